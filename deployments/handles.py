@@ -1,0 +1,128 @@
+"""Handles of other applications, fetched when first used: applications start in any order and may come later."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from serve_app.contracts import DirectorySnapshot, EmbeddingFingerprint, Hit, ReplicaEntry, SearchQuery
+from serve_app.errors import Unavailable
+
+RETRY_S = 0.5
+
+
+class LazyHandle:
+    """A Serve deployment handle by application name."""
+
+    def __init__(self, deployment: str, app: str, *, wait_s: float = 0.0) -> None:
+        self._deployment = deployment
+        self._app = app
+        self._wait_s = wait_s
+        self._handle: Any = None
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the deployment and return its result.
+
+        Raises:
+            Unavailable: the application does not exist, ``wait_s`` seconds long.
+            Exception: what the method raised.
+        """
+        if self._handle is None:
+            self._handle = await self._find()
+        return await getattr(self._handle, method).remote(*args)
+
+    async def _find(self) -> Any:
+        from ray import serve
+
+        deadline_s = time.monotonic() + self._wait_s
+        while True:
+            try:
+                # The look-up asks the controller and blocks.
+                return await asyncio.to_thread(serve.get_deployment_handle, self._deployment, self._app)
+            except KeyError as err:
+                if time.monotonic() >= deadline_s:
+                    raise Unavailable(f"{self._app} is not deployed yet", retry_after_s=5) from err
+            await asyncio.sleep(RETRY_S)
+
+
+class HandleDirectory:
+    """Rollouts, as replicas and Routers talk to it."""
+
+    def __init__(self, app: str, *, wait_s: float = 60.0) -> None:
+        self._handle = LazyHandle("Rollouts", app, wait_s=wait_s)
+
+    async def heartbeat(self, entry: ReplicaEntry, seq: int) -> None:
+        """Register or refresh a replica."""
+        await self._handle.call("heartbeat", entry, seq)
+
+    async def drain(self, replica_id: str) -> None:
+        """Ask Routers to send a replica nothing new."""
+        await self._handle.call("drain", replica_id)
+
+    async def deregister(self, replica_id: str) -> None:
+        """Say a replica's goodbye."""
+        await self._handle.call("deregister", replica_id)
+
+    async def watch(self, epoch: str, version: int) -> DirectorySnapshot:
+        """Return the first snapshot that differs from the caller's."""
+        snapshot: DirectorySnapshot = await self._handle.call("watch", epoch, version)
+        return snapshot
+
+
+class HandleEmbedder:
+    """The embed stage over a handle."""
+
+    def __init__(self, app: str) -> None:
+        self._handle = LazyHandle("Embedder", app)
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return one vector per text."""
+        vectors: list[list[float]] = await self._handle.call("embed", list(texts))
+        return vectors
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """Return how many tokens the texts have together."""
+        return int(await self._handle.call("count_tokens", list(texts)))
+
+    async def describe(self) -> EmbeddingFingerprint:
+        """Return what the vectors are."""
+        fingerprint: EmbeddingFingerprint = await self._handle.call("describe")
+        return fingerprint
+
+
+class HandleEmbedders(Mapping[str, HandleEmbedder]):
+    """Embedders by name; the routing document decides which names are asked for."""
+
+    def __init__(self, app_of: Callable[[str], str]) -> None:
+        self._app_of = app_of
+        self._embedders: dict[str, HandleEmbedder] = {}
+
+    def __getitem__(self, name: str) -> HandleEmbedder:
+        if name not in self._embedders:
+            self._embedders[name] = HandleEmbedder(self._app_of(name))
+        return self._embedders[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._embedders)
+
+    def __len__(self) -> int:
+        return len(self._embedders)
+
+
+class HandleRetriever:
+    """The retrieve stage over a handle."""
+
+    def __init__(self, app: str) -> None:
+        self._handle = LazyHandle("Retriever", app)
+
+    async def search(self, query: SearchQuery) -> list[Hit]:
+        """Return hits, best first."""
+        hits: list[Hit] = await self._handle.call("search", query)
+        return hits
+
+
+async def wake(app: str) -> None:
+    """Make Serve start a replica of a variant that sleeps at zero: a call that waits at its handle does that."""
+    await LazyHandle("LLM", app).call("wake")

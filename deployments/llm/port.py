@@ -1,0 +1,118 @@
+"""ReplicaPort: the guarded HTTP port of an LLM replica.
+
+It answers 401 without the cluster's internal token, refuses new requests while draining (marked, so that Routers
+try another replica), and counts what is open, so that a drain knows when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import socket
+
+import uvicorn
+
+from deployments.llm.engine import AsgiApp, Receive, Scope, Send
+
+DRAINING_HEADER = "x-manta-draining"
+
+
+class Guard:
+    """ASGI wrapper: checks the token, refuses while draining, counts open requests."""
+
+    def __init__(self, app: AsgiApp, *, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+        self.open_requests = 0
+        self.is_draining = False
+        self.is_idle = asyncio.Event()
+        self.is_idle.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        offered = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        if not hmac.compare_digest(offered, self._expected):
+            await _refuse(send, 401, "missing or wrong internal token", code="invalid_api_key")
+        elif self.is_draining:
+            await _refuse(send, 503, "this replica is draining", code="draining")
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.open_requests += 1
+        self.is_idle.clear()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.open_requests -= 1
+            if not self.open_requests:
+                self.is_idle.set()
+
+
+async def _refuse(send: Send, status: int, message: str, *, code: str) -> None:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    headers = [(b"content-type", b"application/json")]
+    if code == "draining":
+        headers.append((DRAINING_HEADER.encode(), b"1"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"error": error}).encode()})
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn inside somebody else's process: no signal handlers."""
+
+    def install_signal_handlers(self) -> None:
+        """Leave signals to Ray."""
+
+
+class ReplicaPort:
+    """Serves a guarded ASGI app on a free port of this node."""
+
+    def __init__(self, app: AsgiApp, *, token: str, host: str) -> None:
+        self.guard = Guard(app, token=token)
+        self._host = host
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._server = _Server(
+            uvicorn.Config(
+                self.guard,
+                log_level="warning",
+                access_log=False,
+                timeout_keep_alive=75,
+                h11_max_incomplete_event_size=4 * 1024 * 1024,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> str:
+        """Listen, and return the URL other nodes reach this replica at. Raises OSError when no port is free."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((self._host, 0))
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+                raise OSError("the replica's HTTP server stopped while starting")
+            await asyncio.sleep(0.01)
+        return f"http://{self._host}:{self._socket.getsockname()[1]}"
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuse new requests and wait for the open ones; return whether all of them ended in time."""
+        self.guard.is_draining = True
+        try:
+            await asyncio.wait_for(self.guard.is_idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Close the port; requests still open are cut."""
+        self._server.should_exit = True
+        self._server.force_exit = True
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=5)
+        self._socket.close()

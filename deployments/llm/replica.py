@@ -1,0 +1,135 @@
+"""LLM: one replica of a model variant. Serve places and heals it; clients' bytes reach it on its own HTTP port."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from deployments.llm.engine import Engine
+from deployments.llm.port import ReplicaPort
+from serve_app.config import VariantConfig
+from serve_app.contracts import EngineLoad, ReplicaEntry, ReplicaState
+
+logger = logging.getLogger("ray.serve")
+
+HEARTBEAT_S = 1.0
+TELL_TIMEOUT_S = 5.0
+
+
+class DirectoryClient(Protocol):
+    """What a replica says to the directory."""
+
+    async def heartbeat(self, entry: ReplicaEntry, seq: int) -> None:
+        """Register or refresh."""
+        ...
+
+    async def drain(self, replica_id: str) -> None:
+        """Ask Routers to send nothing new."""
+        ...
+
+    async def deregister(self, replica_id: str) -> None:
+        """Say goodbye."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaIdentity:
+    """Who a replica is and where it can be reached."""
+
+    replica_id: str
+    model: str
+    host: str  # the node's IP address
+    token: str
+
+    def __repr__(self) -> str:
+        return f"ReplicaIdentity({self.replica_id}, {self.model})"
+
+
+class LlmReplica:
+    """Engine, port and directory entry of one replica; knows nothing of Ray."""
+
+    def __init__(
+        self,
+        identity: ReplicaIdentity,
+        config: VariantConfig,
+        *,
+        engine: Engine,
+        directory: DirectoryClient,
+        drain_margin_s: float = 5.0,
+    ) -> None:
+        self._identity = identity
+        self._config = config
+        self._engine = engine
+        self._directory = directory
+        self._drain_margin_s = drain_margin_s
+        self._port: ReplicaPort | None = None
+        self._seq = itertools.count(1)
+        self._heart: asyncio.Task[None] | None = None
+        self._entry = ReplicaEntry(
+            replica_id=identity.replica_id,
+            model=identity.model,
+            variant=config.name,
+            url="",
+            state=ReplicaState.STARTING,
+            engine=config.engine.kind,
+        )
+
+    async def start(self) -> None:
+        """Start the engine, open the port and register. Raises what the engine raises."""
+        await self._beat()  # so that `manta status` shows a replica that is still loading
+        try:
+            app = await self._engine.start()
+        except BaseException:
+            await self._engine.stop()  # or the engine's processes would outlive the failed replica
+            raise
+        self._port = ReplicaPort(app, token=self._identity.token, host=self._identity.host)
+        url = await self._port.start()
+        self._entry = replace(self._entry, url=url, state=ReplicaState.READY)
+        await self._beat()
+        self._heart = asyncio.create_task(self._keep_beating())
+
+    def load(self) -> EngineLoad:
+        """Return the engine's load with the count of requests open on the port."""
+        open_requests = self._port.guard.open_requests if self._port else 0
+        return replace(self._engine.load(), open_requests=open_requests)
+
+    async def check_health(self) -> None:
+        """Raise when the engine can no longer serve."""
+        await self._engine.check_health()
+
+    async def stop(self) -> None:
+        """Drain: refuse new work, wait for open streams, then free the engine."""
+        port = self._port
+        if port is not None:
+            self._entry = replace(self._entry, state=ReplicaState.DRAINING)
+            port.guard.is_draining = True
+            await self._tell(lambda: self._directory.drain(self._identity.replica_id))
+            budget_s = max(0.0, self._config.drain_timeout_s - self._drain_margin_s)
+            if not await port.drain(budget_s):
+                logger.warning("drain timed out after %.0f s with %d streams open", budget_s, port.guard.open_requests)
+        if self._heart is not None:
+            self._heart.cancel()
+        await self._tell(lambda: self._directory.deregister(self._identity.replica_id))
+        if port is not None:
+            await port.stop()
+        await self._engine.stop()
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            await self._beat()
+
+    async def _beat(self) -> None:
+        entry = replace(self._entry, load=self.load())
+        await self._tell(lambda: self._directory.heartbeat(entry, next(self._seq)))
+
+    async def _tell(self, say: Callable[[], Awaitable[None]]) -> None:
+        # The directory may be away (its restart is no reason to stop serving): the next heartbeat registers again.
+        try:
+            await asyncio.wait_for(say(), timeout=TELL_TIMEOUT_S)
+        except Exception as err:  # noqa: BLE001
+            logger.warning("the directory did not answer: %s", err)

@@ -1,0 +1,168 @@
+"""Simulated engine: the HTTP surface of an LLM with a latency model instead of a model.
+
+For load tests, autoscaling studies and quick integration tests. Its answers say that they are simulated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from deployments.llm.engine import AsgiApp
+from serve_app.config import SimulatedLatency
+from serve_app.contracts import EngineLoad
+
+WORDS = ("simulated", "answer", "with", "no", "model", "behind", "it")
+DEFAULT_TOKENS = 16
+
+
+class _BadField(ValueError):
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Slots:
+    """Batch slots of the simulated engine; whoever finds none free waits in order."""
+
+    def __init__(self, count: int) -> None:
+        self._free = asyncio.Semaphore(count)
+        self.waiting = 0
+        self.running = 0
+
+    async def __aenter__(self) -> None:
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+        self.running += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self.running -= 1
+        self._free.release()
+
+
+class SimulatedEngine:
+    """An Engine that sleeps instead of computing."""
+
+    def __init__(self, model: str, latency: SimulatedLatency) -> None:
+        self._model = model
+        self._latency = latency
+        self._slots = Slots(latency.slots)
+
+    async def start(self) -> AsgiApp:
+        """Return the app after ``start_s`` seconds."""
+        await asyncio.sleep(self._latency.start_s)
+        routes = [
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._complete, methods=["POST"]),
+            Route("/v1/models", self._models, methods=["GET"]),
+        ]
+        return Starlette(routes=routes)
+
+    def load(self) -> EngineLoad:
+        """Return waiting and running requests; the cache use is the share of busy slots."""
+        usage = self._slots.running / self._latency.slots
+        return EngineLoad(waiting=self._slots.waiting, running=self._slots.running, kv_cache_usage_ratio=usage)
+
+    async def check_health(self) -> None:
+        """Always healthy."""
+
+    async def stop(self) -> None:
+        """Hold nothing, free nothing."""
+
+    async def _models(self, _: Request) -> Response:
+        card = {"id": self._model, "object": "model", "created": 0, "owned_by": "simulated"}
+        return JSONResponse({"object": "list", "data": [card]})
+
+    async def _chat(self, request: Request) -> Response:
+        return await self._answer(await request.body(), kind="chat")
+
+    async def _complete(self, request: Request) -> Response:
+        return await self._answer(await request.body(), kind="text")
+
+    async def _answer(self, raw: bytes, *, kind: str) -> Response:
+        try:
+            body = json.loads(raw)
+            count = _answer_tokens(body)
+        except _BadField as err:
+            return _bad_request(str(err), err.param)
+        except (ValueError, AttributeError) as err:
+            return _bad_request(f"the body is not a JSON object: {err}", None)
+        prompt_tokens = len(json.dumps(body.get("messages") or body.get("prompt") or "")) // 4
+        tokens = self._tokens(prompt_tokens, count)
+        shape = _Shape(kind, self._model)
+        if body.get("stream"):
+            return StreamingResponse(shape.stream(tokens), media_type="text/event-stream")
+        text = "".join([token async for token in tokens])
+        return JSONResponse(shape.whole(text, prompt_tokens, count))
+
+    async def _tokens(self, prompt_tokens: int, count: int) -> AsyncIterator[str]:
+        async with self._slots:
+            await asyncio.sleep(prompt_tokens * self._latency.prefill_s_per_token)
+            # Absolute deadlines: late wake-ups of a busy machine must not add up to a slower simulated engine.
+            due_s = time.monotonic()
+            for word in itertools.islice(itertools.cycle(WORDS), count):
+                due_s += self._latency.decode_s_per_token
+                await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+                yield word + " "
+
+
+class _Shape:
+    """OpenAI's response objects for one answer."""
+
+    def __init__(self, kind: str, model: str) -> None:
+        self._is_chat = kind == "chat"
+        self._head = {
+            "id": f"{'chatcmpl' if self._is_chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": "simulated",
+        }
+
+    async def stream(self, tokens: AsyncIterator[str]) -> AsyncIterator[bytes]:
+        """Yield one server-sent event per token, a last one with the finish reason, then [DONE]."""
+        async for token in tokens:
+            yield self._event(token, None)
+        yield self._event("", "length")
+        yield b"data: [DONE]\n\n"
+
+    def whole(self, text: str, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+        """Return the answer of a request that did not ask for a stream."""
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "logprobs": None}
+        choice |= {"message": {"role": "assistant", "content": text}} if self._is_chat else {"text": text}
+        total = prompt_tokens + completion_tokens
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
+        kind = "chat.completion" if self._is_chat else "text_completion"
+        return {**self._head, "object": kind, "choices": [choice], "usage": usage}
+
+    def _event(self, token: str, finish_reason: str | None) -> bytes:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "logprobs": None}
+        choice |= {"delta": {"content": token} if token else {}} if self._is_chat else {"text": token}
+        kind = "chat.completion.chunk" if self._is_chat else "text_completion"
+        return b"data: " + json.dumps({**self._head, "object": kind, "choices": [choice]}).encode() + b"\n\n"
+
+
+def _answer_tokens(body: dict[str, Any]) -> int:
+    for field in ("max_completion_tokens", "max_tokens"):
+        if (count := body.get(field)) is not None:
+            if not isinstance(count, int) or count < 1:
+                raise _BadField(field, f"{field} must be an integer of at least 1, got {count!r}")
+            return count
+    return DEFAULT_TOKENS
+
+
+def _bad_request(message: str, param: str | None) -> Response:
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": "invalid_request"}
+    return JSONResponse({"error": error}, status_code=400)

@@ -1,0 +1,135 @@
+"""VllmEngine: vLLM's AsyncLLM and its own OpenAI-compatible app, inside the replica's process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from deployments.llm.engine import AsgiApp
+from deployments.llm.sources import weights_folder
+from serve_app.config import EngineConfig, VariantConfig, source_kind
+from serve_app.contracts import EngineLoad
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+logger = logging.getLogger("ray.serve")
+
+
+class VllmEngine:
+    """An Engine backed by vLLM 0.29. vllm is imported when the engine starts, never before."""
+
+    def __init__(self, model: str, config: VariantConfig) -> None:
+        self._model = model
+        self._config = config
+        self._llm: AsyncLLM | None = None
+        self._latest = _LatestStats()
+
+    async def start(self) -> AsgiApp:
+        """Load the weights, start the engine's processes and return vLLM's app.
+
+        Raises:
+            PlatformError: the weights are missing.
+            Exception: whatever vLLM says of a configuration it cannot run.
+        """
+        engine = self._config.engine
+        folder = weights_folder(self._config.source)
+        _set_environment(engine, is_local=source_kind(self._config.source) != "hub")
+        args = _parse_args(self._model, folder, engine)
+        self._llm = _new_llm(args, self._latest)
+        return await _new_app(self._llm, args)
+
+    def load(self) -> EngineLoad:
+        """Return what the scheduler last said; nothing unfinished in the front end means nothing at all."""
+        # An abort that empties the engine ends its loop before it reports again, so its last word would be stale.
+        if self._llm is None or not self._llm.output_processor.has_unfinished_requests():
+            return EngineLoad()
+        return self._latest.load
+
+    async def check_health(self) -> None:
+        """Raise EngineDeadError when the engine's process is gone."""
+        if self._llm is not None:
+            await self._llm.check_health()
+
+    async def stop(self) -> None:
+        """End the engine's processes."""
+        if self._llm is not None:
+            self._llm.shutdown(timeout=5.0)
+
+
+class _LatestStats:
+    """Keeps the newest SchedulerStats; vLLM calls it from the replica's own event loop."""
+
+    def __init__(self) -> None:
+        self.load = EngineLoad()
+
+    def factory(self) -> Any:
+        """Return a vLLM StatLoggerFactory which records here."""
+        from vllm.v1.metrics.loggers import StatLoggerBase
+
+        latest = self
+
+        class Recorder(StatLoggerBase):
+            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+                self.engine_index = engine_index
+
+            def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+                if scheduler_stats is not None:
+                    latest.load = EngineLoad(
+                        waiting=scheduler_stats.num_waiting_reqs,
+                        running=scheduler_stats.num_running_reqs,
+                        kv_cache_usage_ratio=scheduler_stats.kv_cache_usage,
+                    )
+
+            def log_engine_initialized(self) -> None:
+                pass
+
+        return Recorder
+
+
+def _set_environment(engine: EngineConfig, *, is_local: bool) -> None:
+    # vLLM reads these when it is imported. What an operator has set wins.
+    os.environ.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", str(int(engine.start_timeout_s)))
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "1")
+    if is_local:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _parse_args(model: str, folder: str, engine: EngineConfig) -> Any:
+    """Return vLLM's own parsed arguments, so that its defaults and checks are the ones of `vllm serve`."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args([])
+    args.model, args.served_model_name = folder, [model]
+    args.tensor_parallel_size = engine.tensor_parallel_size
+    args.pipeline_parallel_size = engine.pipeline_parallel_size
+    args.dtype, args.enforce_eager = engine.dtype, engine.enforce_eager
+    args.max_model_len, args.max_num_seqs = engine.max_model_len, engine.max_num_seqs
+    for name, value in engine.engine_args.items():
+        if not hasattr(args, name):
+            raise ValueError(f"engine_args: vLLM has no engine argument {name!r}")
+        setattr(args, name, value)
+    return args
+
+
+def _new_llm(args: Any, latest: _LatestStats) -> AsyncLLM:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    return AsyncLLM.from_engine_args(engine_args, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[latest.factory()])
+
+
+async def _new_app(llm: AsyncLLM, args: Any) -> AsgiApp:
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    tasks = await llm.get_supported_tasks()
+    app = build_app(args, tasks, llm.model_config)
+    await init_app_state(llm, app.state, args, tasks)
+    return app

@@ -1,0 +1,98 @@
+"""The retrieve stage: embed the question, search its collection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from serve_app.contracts import Embedder, Hit, SearchQuery, VectorStore
+from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
+
+CHECK_EVERY_S = 5.0  # how long a collection that fits its embedder is believed to
+
+
+class Retriever:
+    """Searches collections with the embedder that filled them, and refuses any other.
+
+    Args:
+        bindings: (embedder, collection) pairs that pipelines use.
+        store: where the collections live.
+        embedders: by name.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        bindings: Sequence[tuple[str, str]],
+        store: VectorStore,
+        *,
+        embedders: Mapping[str, Embedder],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bindings = tuple(bindings)
+        self._store = store
+        self._embedders = embedders
+        self._clock = clock
+        self._checked_at: dict[tuple[str, str], float] = {}
+
+    async def search(self, query: SearchQuery) -> list[Hit]:
+        """Return at most ``query.top_k`` hits, best first.
+
+        Raises:
+            UnknownModel: no embedder has that name.
+            EmptyCollection: the collection is missing or has no chunks.
+            EmbeddingMismatch: the collection was filled by another embedder.
+            DeadlineExceeded: ``query.budget_s`` is used up.
+        """
+        if query.budget_s <= 0:
+            raise _late(query)
+        try:
+            async with asyncio.timeout(query.budget_s):
+                return await self._search(query)
+        except TimeoutError as err:
+            raise _late(query) from err
+
+    async def verify(self) -> None:
+        """Check every binding; a collection that does not exist yet is fine, it may be filled later.
+
+        Raises:
+            EmbeddingMismatch: a collection was filled by another embedder than the one bound to it.
+        """
+        for embedder, collection in self._bindings:
+            await self._chunks(embedder, collection)
+
+    async def check_health(self) -> None:
+        """Nothing can be wrong with the stage itself: stores and embedders answer for themselves."""
+
+    async def _search(self, query: SearchQuery) -> list[Hit]:
+        await self._check(query.embedder, query.collection)
+        [vector] = await self._embedder(query.embedder).embed([query.text])
+        return await self._store.search(query.collection, vector, text=query.text, top_k=query.top_k)
+
+    async def _check(self, embedder: str, collection: str) -> None:
+        """Check the pair, at most every ``CHECK_EVERY_S``; a refusal is never remembered, so a fix works at once."""
+        checked_at = self._checked_at.get((embedder, collection))
+        if checked_at is not None and self._clock() - checked_at < CHECK_EVERY_S:
+            return
+        if await self._chunks(embedder, collection) == 0:
+            raise EmptyCollection(collection)
+        self._checked_at[embedder, collection] = self._clock()
+
+    async def _chunks(self, embedder: str, collection: str) -> int:
+        offered, stored = await asyncio.gather(self._embedder(embedder).describe(), self._store.describe(collection))
+        if stored is None:
+            return 0
+        if stored.fingerprint != offered:
+            raise EmbeddingMismatch(collection, str(stored.fingerprint), str(offered))
+        return stored.chunks
+
+    def _embedder(self, name: str) -> Embedder:
+        try:
+            return self._embedders[name]
+        except KeyError:
+            raise UnknownModel(name) from None
+
+
+def _late(query: SearchQuery) -> DeadlineExceeded:
+    return DeadlineExceeded(f"no passages from {query.collection!r} within the {query.budget_s:g} s left")

@@ -1,0 +1,31 @@
+"""Ray-side constructors of the stages: they validate arguments and fetch handles, nothing more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deployments.embedder import Embedder
+from deployments.handles import HandleEmbedders
+from deployments.names import embedder_app
+from deployments.retriever import Retriever
+from deployments.stores.opening import open_store
+from serve_app.config import EmbedderConfig, VectorStoreConfig
+
+
+class ServedEmbedder(Embedder):
+    """Embedder whose configuration arrives as JSON."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(EmbedderConfig.model_validate(config))
+
+
+class ServedRetriever(Retriever):
+    """Retriever over Serve handles; refuses to start when a collection does not fit its embedder."""
+
+    async def __init__(self, bindings: list[list[str]], store: dict[str, Any]) -> None:  # type: ignore[misc]
+        super().__init__(
+            [(embedder, collection) for embedder, collection in bindings],
+            open_store(VectorStoreConfig.model_validate(store)),
+            embedders=HandleEmbedders(embedder_app),
+        )
+        await self.verify()

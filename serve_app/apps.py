@@ -1,0 +1,186 @@
+"""PlatformConfig -> ServeDeploySchema, by pure functions; and the builders that Serve calls by import path.
+
+What may change without a restart (replica counts, autoscaling bounds, the routing document) is written as deployment
+options or user_config. Only what a replica is made of goes into ``args``, because Ray hashes them into the version.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deployments.llm.placement import actor_options
+from deployments.names import RETRIEVER_APP, ROLLOUTS_APP, ROUTER_APP, embedder_app, llm_app
+from serve_app.config import AutoscalingConfig, EmbedderConfig, ModelConfig, PlatformConfig, VariantConfig
+from serve_app.rollout.document import routing_document
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+Json = dict[str, Any]
+
+# Changing these in place must not restart replicas, so they stay out of a replica's arguments.
+_NOT_IN_ARGS = {"weight", "replicas", "autoscaling", "max_leases"}
+_HEALTH: Json = {"health_check_period_s": 10.0, "health_check_timeout_s": 120.0}
+_MANY = 100_000  # requests that Serve may send at once: our own limits are the ones that count
+
+
+def build_schema(config: PlatformConfig, *, http_port: int = 8000, http_host: str = "0.0.0.0") -> Json:  # noqa: S104
+    """Return the platform as Ray's ServeDeploySchema, ready for PUT /api/serve/applications/."""
+    apps = [_rollouts_app(config), *map(_embedder_app, config.embedders)]
+    apps += [_llm_app(model, variant) for model in config.models for variant in model.variants]
+    if config.pipelines:
+        apps.append(_retriever_app(config))
+    apps.append(_router_app(config))
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": http_host, "port": http_port, "keep_alive_timeout_s": 75},
+        "logging_config": {"encoding": "TEXT", "enable_access_log": False},
+        "applications": apps,
+    }
+
+
+def cpus_needed(schema: Json) -> float:
+    """Return the CPUs that all replicas of a schema reserve, at their largest number."""
+    total = 0.0
+    for app in schema["applications"]:
+        for deployment in app["deployments"]:
+            scaling = deployment.get("autoscaling_config", {})
+            replicas = scaling.get("max_replicas", deployment.get("num_replicas", 1))
+            total += replicas * deployment["ray_actor_options"].get("num_cpus", 1)
+    return total
+
+
+def _app(name: str, builder: str, *, args: Json, deployment: Json, route_prefix: str | None = None) -> Json:
+    return {
+        "name": name,
+        "route_prefix": route_prefix,
+        "import_path": f"serve_app.apps:{builder}",
+        "args": args,
+        "deployments": [{**_HEALTH, **deployment}],
+    }
+
+
+def _rollouts_app(config: PlatformConfig) -> Json:
+    document = routing_document(config).model_dump(mode="json")
+    deployment = {
+        "name": "Rollouts",
+        "num_replicas": 1,
+        "max_ongoing_requests": _MANY,
+        "user_config": {"routing": document},
+        "ray_actor_options": {"num_cpus": 0.1},
+    }
+    return _app(ROLLOUTS_APP, "build_rollouts", args={}, deployment=deployment)
+
+
+def _embedder_app(embedder: EmbedderConfig) -> Json:
+    deployment = {
+        "name": "Embedder",
+        "num_replicas": embedder.replicas,
+        "max_ongoing_requests": 256,
+        "ray_actor_options": actor_options(cpus=float(embedder.threads), accelerator=embedder.accelerator, ranks=1),
+    }
+    args = {"config": embedder.model_dump(mode="json", exclude={"replicas"})}
+    return _app(embedder_app(embedder.name), "build_embedder", args=args, deployment=deployment)
+
+
+def _retriever_app(config: PlatformConfig) -> Json:
+    bindings = sorted({(v.embedder, v.collection) for p in config.pipelines for v in p.versions})
+    deployment = {
+        "name": "Retriever",
+        "num_replicas": 1,
+        "max_ongoing_requests": 256,
+        "ray_actor_options": {"num_cpus": 0.5},
+    }
+    args = {"bindings": [list(pair) for pair in bindings], "store": config.vector_store.model_dump(mode="json")}
+    return _app(RETRIEVER_APP, "build_retriever", args=args, deployment=deployment)
+
+
+def _llm_app(model: ModelConfig, variant: VariantConfig) -> Json:
+    deployment: Json = {
+        "name": "LLM",
+        "max_ongoing_requests": _MANY,
+        # Serve waits this long for the destructor, which waits for open streams.
+        "graceful_shutdown_timeout_s": variant.drain_timeout_s,
+        "ray_actor_options": actor_options(
+            cpus=variant.cpus * variant.engine.ranks, accelerator=variant.accelerator, ranks=variant.engine.ranks
+        ),
+    }
+    if variant.autoscaling is None:
+        deployment["num_replicas"] = variant.replicas
+    else:
+        deployment["autoscaling_config"] = _autoscaling(variant.autoscaling)
+    args = {"model": model.name, "config": variant.model_dump(mode="json", exclude=_NOT_IN_ARGS)}
+    return _app(llm_app(model.name, variant.name), "build_llm", args=args, deployment=deployment)
+
+
+def _autoscaling(scaling: AutoscalingConfig) -> Json:
+    return {
+        "min_replicas": scaling.min_replicas,
+        "max_replicas": scaling.max_replicas,
+        "initial_replicas": scaling.min_replicas,
+        "upscale_delay_s": scaling.upscale_delay_s,
+        "downscale_delay_s": scaling.downscale_delay_s,
+        "metrics_interval_s": 1.0,
+        "look_back_period_s": 5.0,
+        "policy": {
+            "policy_function": "autoscaling.policy:QueueDepthPolicy",
+            "policy_kwargs": {"target_queue_depth": scaling.target_queue_depth},
+        },
+    }
+
+
+def _router_app(config: PlatformConfig) -> Json:
+    deployment = {
+        "name": "Router",
+        "num_replicas": config.router.replicas,
+        "max_ongoing_requests": config.router.max_open_requests,
+        "graceful_shutdown_timeout_s": config.router.drain_timeout_s,
+        "ray_actor_options": {"num_cpus": config.router.cpus},
+    }
+    return _app(ROUTER_APP, "build_router", args={}, deployment=deployment, route_prefix="/")
+
+
+def build_rollouts(args: Json) -> Application:
+    """Build the Rollouts app."""
+    from ray import serve
+
+    from deployments.rollouts import Rollouts
+
+    return serve.deployment(Rollouts, name="Rollouts").bind(**args)
+
+
+def build_embedder(args: Json) -> Application:
+    """Build an embedder's app."""
+    from ray import serve
+
+    from deployments.serving import ServedEmbedder
+
+    return serve.deployment(ServedEmbedder, name="Embedder").bind(**args)
+
+
+def build_retriever(args: Json) -> Application:
+    """Build the Retriever app."""
+    from ray import serve
+
+    from deployments.serving import ServedRetriever
+
+    return serve.deployment(ServedRetriever, name="Retriever").bind(**args)
+
+
+def build_llm(args: Json) -> Application:
+    """Build a model variant's app."""
+    from ray import serve
+
+    from deployments.llm.deployment import LLM
+
+    return serve.deployment(LLM, name="LLM").bind(**args)
+
+
+def build_router(args: Json) -> Application:
+    """Build the Router app."""
+    from ray import serve
+
+    from deployments.router import Router, build_asgi
+
+    ingress = serve.ingress(build_asgi)(Router)
+    return serve.deployment(ingress, name="Router").bind(**args)

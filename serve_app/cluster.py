@@ -1,0 +1,194 @@
+"""LocalCluster: a Ray head node with Serve on this machine, on free ports, that ends with its owner."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from serve_app.settings import INTERNAL_TOKEN, new_token
+
+START_TIMEOUT_S = 180.0
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class ClusterError(RuntimeError):
+    """The cluster did not start, or stopped."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return distinct TCP ports that were free a moment ago.
+
+    They lie below Linux's ephemeral range (32768-60999), or an outgoing connection could take one before it is used.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(12_000, 30_000), 2_000):
+        if len(found) == count:
+            break
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            found.append(port)
+    return found
+
+
+def require_free(port: int, host: str) -> None:
+    """Raise ClusterError when something listens on the port already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as err:
+            raise ClusterError(
+                f"port {port} is in use ({err.strerror}); stop what listens there or choose another with --port"
+            ) from err
+
+
+def serve_environment(folder: Path) -> dict[str, str]:
+    """Return the Serve settings of a local node: HAProxy in front of the Routers, on ports of its own."""
+    stats, metrics, fallback_http, fallback_grpc = free_ports(4)
+    low = random.SystemRandom().randrange(30_000, 32_000)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # HAProxy restarts at every change of replicas; its old process must live as long as the longest stream.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
+        "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "300",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(low),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(low + 600),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy" / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy" / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "haproxy"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy" / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "haproxy" / "metrics.sock"),
+    }
+
+
+class LocalCluster:
+    """A Ray head node under a watchdog. Use as a context manager."""
+
+    def __init__(self, *, num_cpus: float, env: Mapping[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="manta-"))  # short: Unix sockets below it have a path limit
+        self.token = new_token()
+        self._num_cpus = num_cpus
+        self._env = dict(env or {})
+        self._gcs_port, dashboard_port, *self._more_ports = free_ports(8)
+        self.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
+        self._dashboard_port = dashboard_port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """What ``ray.init(address=...)`` takes."""
+        return f"127.0.0.1:{self._gcs_port}"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of Ray's logs, deleted with the cluster."""
+        return self.folder / "ray" / "session_latest" / "logs"
+
+    def __enter__(self) -> LocalCluster:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start Ray and wait until its Serve API answers. Raises ClusterError when it does not."""
+        log = (self.folder / "start.log").open("wb")
+        command = [sys.executable, "-m", "serve_app.watchdog", str(self.folder), *self._ray_command()]
+        self._process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._environment(), cwd=ROOT
+        )
+        log.close()
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                text = (self.folder / "start.log").read_text(errors="replace") if self.folder.exists() else ""
+                self.stop()
+                raise ClusterError(f"Ray did not start within {START_TIMEOUT_S:.0f} s:\n{text[-2000:]}")
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        """End every process of the cluster and delete its folder."""
+        if self._process is None:
+            return
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=60)
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process = None
+
+    def is_alive(self) -> bool:
+        """Whether the watchdog still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def deploy(self, schema: Mapping[str, Any]) -> None:
+        """Send a ServeDeploySchema to Serve, as KubeRay does. Raises ClusterError when Serve refuses it."""
+        answer = httpx.put(f"{self.dashboard_url}/api/serve/applications/", json=schema, timeout=120.0)
+        if answer.status_code != 200:
+            raise ClusterError(f"Serve refused the configuration: {answer.text[-2000:]}")
+
+    def applications(self) -> dict[str, Any]:
+        """Return Serve's own report of the applications, by name."""
+        answer = httpx.get(f"{self.dashboard_url}/api/serve/applications/", timeout=60.0)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()["applications"]
+        return found
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.dashboard_url}/api/serve/applications/", timeout=5.0).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _ray_command(self) -> list[str]:
+        agent, agent_grpc, client, metrics, node_manager, object_manager = self._more_ports
+        options = {
+            "port": self._gcs_port,
+            "node-ip-address": "127.0.0.1",
+            "dashboard-host": "127.0.0.1",
+            "dashboard-port": self._dashboard_port,
+            "dashboard-agent-listen-port": agent,
+            "dashboard-agent-grpc-port": agent_grpc,
+            "ray-client-server-port": client,
+            "metrics-export-port": metrics,
+            "node-manager-port": node_manager,
+            "object-manager-port": object_manager,
+            "min-worker-port": 0,
+            "max-worker-port": 0,
+            "num-cpus": max(os.cpu_count() or 1, int(self._num_cpus) + 1),
+            "object-store-memory": 256 * 1024 * 1024,
+            "temp-dir": self.folder / "ray",
+        }
+        flags = [f"--{name}={value}" for name, value in options.items()]
+        return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", *flags]
+
+    def _environment(self) -> dict[str, str]:
+        (self.folder / "haproxy").mkdir()
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        return {
+            **os.environ,
+            **serve_environment(self.folder),
+            # Ray lowers its workers to nice 15; a busy machine then starves health checks.
+            "RAY_worker_niceness": "0",
+            "RAY_DEDUP_LOGS": "0",
+            INTERNAL_TOKEN: self.token,
+            "PYTHONPATH": path,
+            **self._env,
+        }

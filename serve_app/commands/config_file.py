@@ -1,0 +1,22 @@
+"""The FILE argument that most commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from serve_app.config import PlatformConfig
+from serve_app.config_error import ConfigError
+from serve_app.loading import load_platform
+
+
+def load_or_exit(file: Path, *, check_files: bool = True) -> PlatformConfig:
+    """Return the configuration, or print its problems on stderr and exit with 1."""
+    try:
+        return load_platform(file, check_files=check_files)
+    except ConfigError as err:
+        count = len(err.problems)
+        typer.echo(err, err=True)
+        typer.echo(f"{count} problem{'' if count == 1 else 's'} in {file}", err=True)
+        raise typer.Exit(1) from err

@@ -1,0 +1,277 @@
+"""PlatformConfig: the one document that configures everything, validated once and frozen."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from serve_app.config_rules import (
+    PlacedError,
+    accelerator_problems,
+    key_problems,
+    name_problems,
+    reference_problems,
+    refuse,
+    share_problems,
+)
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+# "llm.<model>.<variant>" and Kubernetes labels are made from names, so names are DNS labels.
+Name = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=40)]
+# Ray turns it into the resource "accelerator_type:<type>", so it is one word.
+AcceleratorType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-\w.]*$", max_length=60)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/\S*)?")
+SourceKind = Literal["folder", "s3", "hub"]
+
+
+def source_kind(source: str) -> SourceKind:
+    """Return where weights come from: a folder starts with ``/``, ``./``, ``../`` or ``~``.
+
+    Raises:
+        ValueError: the text is none of the three forms.
+    """
+    if S3_URI.fullmatch(source):
+        return "s3"
+    if source.startswith(("/", "./", "../", "~")):
+        return "folder"
+    if HUB_ID.fullmatch(source):
+        return "hub"
+    raise ValueError(
+        f"{source!r} is no model source; write a Hugging Face id (org/name), a folder (./models/x) or s3://bucket/prefix"
+    )
+
+
+class Config(BaseModel):
+    """Base of every section: frozen, and a typo is an error, not a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        # Pydantic reads True as 1, and YAML reads a bare `yes` as True: `replicas: yes` would mean one replica.
+        wants = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if isinstance(value, bool) and wants in (int, float, int | None, float | None):
+            raise PydanticCustomError("number_type", "expected a number, got true or false")
+        return value
+
+
+SET_BY_MANTA = {
+    "model": "set by the variant's `source`",
+    "served_model_name": "set by the model's `name`",
+    "host": "set by the platform: a replica picks its own address",
+    "port": "set by the platform: a replica picks its own port",
+    "api_key": "set by the platform: replicas accept its internal token only",
+}
+
+
+class SimulatedLatency(Config):
+    """Latency model of the simulated engine."""
+
+    prefill_s_per_token: float = Field(0.0001, ge=0, description="Seconds of prefill per prompt token.")
+    decode_s_per_token: float = Field(0.01, ge=0, description="Seconds between generated tokens.")
+    slots: int = Field(64, ge=1, description="Requests decoded at the same time; further ones wait.")
+    start_s: float = Field(0.0, ge=0, description="Seconds a replica takes to start.")
+
+
+def _checked_source(source: str) -> str:
+    source_kind(source)
+    return source
+
+
+Source = Annotated[str, AfterValidator(_checked_source)]
+
+
+class EngineConfig(Config):
+    """The engine inside an LLM replica."""
+
+    kind: Literal["vllm", "simulated"] = Field(
+        "vllm", description="`simulated` is a latency model for load and scaling studies; it generates no real text."
+    )
+    tensor_parallel_size: int = Field(1, ge=1, description="Ranks that share each layer, inside one node.")
+    pipeline_parallel_size: int = Field(1, ge=1, description="Ranks that share the layers, across nodes if need be.")
+    max_model_len: int | None = Field(None, ge=16, description="Longest prompt plus answer, in tokens.")
+    max_num_seqs: int | None = Field(None, ge=1, description="Requests decoded at the same time.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="Type of the weights.")
+    enforce_eager: bool = Field(False, description="Skip compilation: a faster start, slower tokens.")
+    cpu_kv_cache_gib: int = Field(1, ge=1, description="KV cache of one replica on CPU, in GiB. Unused on GPU.")
+    start_timeout_s: float = Field(1800.0, gt=0, description="Seconds an engine may take to start.")
+    engine_args: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Further vLLM engine arguments by their Python name, checked by vLLM."
+    )
+    simulated: SimulatedLatency = Field(default=SimulatedLatency(), description="Used by `kind: simulated` only.")
+
+    @model_validator(mode="after")
+    def _engine_args_repeat_no_field(self) -> Self:
+        own = set(type(self).model_fields) - {"kind", "engine_args", "simulated"}
+        taken = sorted(self.engine_args.keys() & (own | set(SET_BY_MANTA)))
+        refuse((("engine_args", arg), f"set `engine.{arg}` instead" if arg in own else SET_BY_MANTA[arg]) for arg in taken)
+        return self
+
+    @property
+    def ranks(self) -> int:
+        """Processes (and, on GPU, accelerators) that one replica needs."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+
+class AutoscalingConfig(Config):
+    """Scaling of one variant by queue depth."""
+
+    min_replicas: int = Field(1, ge=0, description="Fewest replicas; 0 lets the variant sleep.")
+    max_replicas: int = Field(1, ge=1, description="Most replicas.")
+    target_queue_depth: float = Field(4.0, gt=0, description="Requests waiting per replica that are acceptable.")
+    upscale_delay_s: float = Field(10.0, ge=0, description="Seconds the need must last before replicas are added.")
+    downscale_delay_s: float = Field(300.0, ge=0, description="Seconds the surplus must last before one is removed.")
+
+    @model_validator(mode="after")
+    def _min_not_over_max(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            message = f"min_replicas {self.min_replicas} is over max_replicas {self.max_replicas}"
+            raise PlacedError([(("min_replicas",), message)])
+        return self
+
+
+class VariantConfig(Config):
+    """One deployable version of a model: one Serve application."""
+
+    name: Name = Field(description="Name of the variant, such as stable or canary.")
+    source: Source = Field(description="Hugging Face id, folder (./models/x) or s3://bucket/prefix of the weights.")
+    weight: int = Field(100, ge=0, le=100, description="Share of conversations in percent; 0 keeps it warm.")
+    engine: EngineConfig = Field(default=EngineConfig(), description="The engine and its parallelism.")
+    accelerator: AcceleratorType | None = Field(None, description="Accelerator type, such as L40S; omit for CPU.")
+    cpus: float = Field(1.0, gt=0, description="CPU cores reserved for each rank.")
+    replicas: int = Field(1, ge=0, description="Number of replicas when `autoscaling` is absent.")
+    autoscaling: AutoscalingConfig | None = Field(None, description="Scale by queue depth; absent means fixed.")
+    max_leases: int = Field(256, ge=1, description="Requests one Router may have open on one replica.")
+    drain_timeout_s: float = Field(600.0, gt=0, description="Seconds open streams may take before a replica stops.")
+
+
+class ModelConfig(Config):
+    """A model as clients name it."""
+
+    name: Name = Field(description="What clients send as `model`.")
+    variants: tuple[VariantConfig, ...] = Field(min_length=1, description="Versions that share the traffic.")
+
+    @model_validator(mode="after")
+    def _variants_share_all_traffic(self) -> Self:
+        refuse(share_problems("variants", self.variants))
+        return self
+
+
+class EmbedderConfig(Config):
+    """A sentence-embedding model served by its own deployment."""
+
+    name: Name = Field(description="What pipelines and clients of /v1/embeddings call it.")
+    source: Source = Field(description="Hugging Face id or folder of a sentence-transformers model.")
+    replicas: int = Field(1, ge=1, description="Number of replicas.")
+    max_batch_size: int = Field(32, ge=1, description="Most texts embedded in one forward pass.")
+    batch_wait_s: float = Field(0.005, ge=0, description="Seconds to wait for a batch to fill.")
+    threads: int = Field(1, ge=1, description="Torch threads per replica.")
+    normalize: bool = Field(True, description="Scale vectors to length 1.")
+    accelerator: AcceleratorType | None = Field(None, description="Accelerator type; omit for CPU.")
+
+
+class PipelineVersionConfig(Config):
+    """One version of a RAG chain; its parts move together."""
+
+    name: Name = Field(description="Name of the version, such as v1.")
+    weight: int = Field(100, ge=0, le=100, description="Share of conversations in percent.")
+    embedder: Name = Field(description="Embedder of the query; must be the one that filled the collection.")
+    collection: Name = Field(description="Collection searched for passages.")
+    top_k: int = Field(5, ge=1, le=100, description="Passages put into the prompt.")
+    prompt: Text = Field(description="Jinja2 template: a file ending in .j2, or the template text itself.")
+    model: Name = Field(description="Model that writes the answer.")
+
+
+class PipelineConfig(Config):
+    """A RAG chain that clients call as if it were a model."""
+
+    name: Name = Field(description="What clients send as `model`.")
+    versions: tuple[PipelineVersionConfig, ...] = Field(min_length=1, description="Versions that share the traffic.")
+
+    @model_validator(mode="after")
+    def _versions_share_all_traffic(self) -> Self:
+        refuse(share_problems("versions", self.versions))
+        return self
+
+
+class VectorStoreConfig(Config):
+    """Where collections live."""
+
+    kind: Literal["lancedb"] = Field("lancedb", description="LanceDB: embedded, in a folder or an object store.")
+    uri: Text = Field("./data/lance", description="Folder or s3:// URI.")
+
+
+class ApiKeyConfig(Config):
+    """One caller. Only the digest is configured; the key itself is never stored."""
+
+    name: Name = Field(description="Tenant, as it appears in logs.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the key, in hex.")
+    models: tuple[Name, ...] | None = Field(None, description="Models and pipelines it may use; absent means all.")
+
+
+class AuthConfig(Config):
+    """Who may call."""
+
+    keys: tuple[ApiKeyConfig, ...] = Field((), description="Accepted keys; none means that no key is asked for.")
+
+
+class LimitsConfig(Config):
+    """Bounds that are checked before a request is parsed or routed."""
+
+    max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
+    max_waiting: int = Field(1024, ge=0, description="Requests one Router may hold while no replica can take them.")
+    wait_timeout_s: float = Field(600.0, gt=0, description="Seconds a request may wait for a replica.")
+
+
+class RouterConfig(Config):
+    """The ingress."""
+
+    replicas: int = Field(1, ge=1, description="Router replicas.")
+    cpus: float = Field(1.0, gt=0, description="CPU cores reserved for each Router replica.")
+    max_open_requests: int = Field(10_000, ge=1, description="Requests one Router replica may have open.")
+    drain_timeout_s: float = Field(600.0, gt=0, description="Seconds open streams may take before a Router stops.")
+
+
+class AcceleratorPoolConfig(Config):
+    """Accelerators of one type that the cluster has, or may grow to."""
+
+    type: AcceleratorType = Field(description="Ray's accelerator type, such as L40S.")
+    per_node: int = Field(ge=1, description="Accelerators in one node.")
+    max_nodes: int = Field(1, ge=1, description="Most nodes of this type.")
+
+
+class PlatformConfig(Config):
+    """The platform: models, embedders, pipelines and where they run."""
+
+    models: tuple[ModelConfig, ...] = Field((), description="Models served by vLLM replicas.")
+    embedders: tuple[EmbedderConfig, ...] = Field((), description="Embedding models.")
+    pipelines: tuple[PipelineConfig, ...] = Field((), description="RAG chains.")
+    vector_store: VectorStoreConfig = Field(default=VectorStoreConfig(), description="Where collections live.")
+    auth: AuthConfig = Field(default=AuthConfig(), description="Who may call.")
+    limits: LimitsConfig = Field(default=LimitsConfig(), description="Request bounds.")
+    router: RouterConfig = Field(default=RouterConfig(), description="The ingress.")
+    accelerators: tuple[AcceleratorPoolConfig, ...] = Field(
+        (), description="What the cluster has; declared pools are checked against what variants need."
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        checks = (name_problems, reference_problems, accelerator_problems, key_problems)
+        refuse(problem for check in checks for problem in check(self))
+        return self

@@ -1,0 +1,126 @@
+"""FileResolver: makes a configuration independent of the folder it was written in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from serve_app.config import (
+    EmbedderConfig,
+    ModelConfig,
+    PipelineConfig,
+    PipelineVersionConfig,
+    PlatformConfig,
+    VariantConfig,
+    source_kind,
+)
+from serve_app.config_rules import FieldPath
+
+MAX_PROMPT_CHARACTERS = 64 * 1024
+PROMPT_SUFFIX = ".j2"
+
+
+def read_text(path: Path, most_characters: int) -> str:
+    """Return a file's text.
+
+    Raises:
+        ValueError: what is in the way, in plain words without the path.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(most_characters + 1)
+    except FileNotFoundError as err:
+        raise ValueError("no such file") from err
+    except IsADirectoryError as err:
+        raise ValueError("this is a folder; name the file in it") from err
+    except UnicodeDecodeError as err:
+        raise ValueError("this is not UTF-8 text") from err
+    except OSError as err:
+        raise ValueError(f"cannot be read: {(err.strerror or str(err)).lower()}") from err
+    if len(text) > most_characters:
+        raise ValueError(f"longer than the {most_characters:,} characters that are read")
+    return text
+
+
+class FileResolver:
+    """Walks over a configuration and keeps the problems it meets.
+
+    Attributes:
+        problems: (path of the field, what is wrong and how to mend it).
+    """
+
+    def __init__(self, root: Path, check_files: bool) -> None:
+        self._root = root
+        self._check_files = check_files
+        self.problems: list[tuple[FieldPath, str]] = []
+
+    def resolve(self, config: PlatformConfig) -> PlatformConfig:
+        """Return the configuration with absolute paths and with prompts in place of their files."""
+        store = config.vector_store
+        return config.model_copy(
+            update={
+                "models": tuple(self._model(m, ("models", i)) for i, m in enumerate(config.models)),
+                "embedders": tuple(self._embedder(e, ("embedders", i)) for i, e in enumerate(config.embedders)),
+                "pipelines": tuple(self._pipeline(p, ("pipelines", i)) for i, p in enumerate(config.pipelines)),
+                "vector_store": store.model_copy(update={"uri": self._uri(store.uri)}),
+            }
+        )
+
+    def _absolute(self, path: str) -> Path:
+        # Not resolve(): a symlink may be how weights are swapped, and its name is what the user knows.
+        return Path(os.path.abspath(self._root / os.path.expanduser(path)))
+
+    def _uri(self, uri: str) -> str:
+        return uri if "://" in uri else str(self._absolute(uri))
+
+    def _model(self, model: ModelConfig, path: FieldPath) -> ModelConfig:
+        variants = (self._variant(v, (*path, "variants", i)) for i, v in enumerate(model.variants))
+        return model.model_copy(update={"variants": tuple(variants)})
+
+    def _variant(self, variant: VariantConfig, path: FieldPath) -> VariantConfig:
+        # The simulated engine opens no weights: its source is only a label.
+        is_needed = variant.engine.kind != "simulated"
+        return variant.model_copy(update={"source": self._source(variant.source, (*path, "source"), is_needed)})
+
+    def _embedder(self, embedder: EmbedderConfig, path: FieldPath) -> EmbedderConfig:
+        return embedder.model_copy(update={"source": self._source(embedder.source, (*path, "source"), is_needed=True)})
+
+    def _source(self, source: str, path: FieldPath, is_needed: bool) -> str:
+        if source_kind(source) != "folder":
+            return source
+        folder = self._absolute(source)
+        if is_needed and self._check_files:
+            if not os.path.isdir(folder):  # unlike Path.is_dir, False and no error where we may not look
+                fix = "put the weights there, or write a Hugging Face id (org/name) or s3://bucket/prefix"
+                self.problems.append((path, f"the model folder {str(folder)!r} does not exist; {fix}"))
+            elif not os.path.isfile(folder / "config.json"):
+                fix = "name the folder that holds config.json and the weights"
+                self.problems.append((path, f"the model folder {str(folder)!r} has no config.json; {fix}"))
+        return str(folder)
+
+    def _pipeline(self, pipeline: PipelineConfig, path: FieldPath) -> PipelineConfig:
+        versions = (self._version(v, (*path, "versions", i, "prompt")) for i, v in enumerate(pipeline.versions))
+        return pipeline.model_copy(update={"versions": tuple(versions)})
+
+    def _version(self, version: PipelineVersionConfig, path: FieldPath) -> PipelineVersionConfig:
+        prompt = version.prompt
+        if prompt.endswith(PROMPT_SUFFIX) and "\n" not in prompt:
+            file = self._absolute(prompt)
+            if not self._check_files and not file.exists():
+                return version
+            try:
+                prompt = read_text(file, MAX_PROMPT_CHARACTERS)
+            except ValueError as err:
+                fix = "write its path relative to this file, or the template text itself"
+                self.problems.append((path, f"the prompt file {str(file)!r}: {err}; {fix}"))
+                return version
+        self._check_prompt(prompt, path)
+        return version.model_copy(update={"prompt": prompt})
+
+    def _check_prompt(self, text: str, path: FieldPath) -> None:
+        from serve_app.prompts import compile_prompt  # Jinja2 costs 0.1 s of CPU that `manta --help` need not pay
+
+        try:
+            compile_prompt(text)
+        except ValueError as err:
+            self.problems.append((path, str(err)))

@@ -1,0 +1,156 @@
+"""Rules between the fields of a configuration: each yields the field to change and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # config.py applies these rules, so it imports this file
+    from serve_app.config import AcceleratorPoolConfig, PipelineVersionConfig, PlatformConfig, VariantConfig
+
+FieldPath = tuple[str | int, ...]
+Problems = Iterator[tuple[FieldPath, str]]
+
+
+class PlacedError(ValueError):
+    """Broken rules, each with the path of the field to change, relative to the model that checked them.
+
+    Pydantic knows only the model whose validator failed; loading adds these paths to name the line.
+    """
+
+    def __init__(self, problems: Sequence[tuple[FieldPath, str]]) -> None:
+        super().__init__("; ".join(message for _, message in problems))
+        self.problems = tuple(problems)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``did you mean `x`?`` for the known word that is nearest, or nothing when none is near."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""
+
+
+def near_miss(word: str, known: Iterable[str], *, listed_as: str) -> str:
+    """Return ``did you mean `x`?``, or when nothing is near, all known words after ``listed_as``."""
+    words = sorted(known) if isinstance(known, Set) else list(known)
+    return did_you_mean(word, words) or f"{listed_as}: {', '.join(words) or 'none'}"
+
+
+def refuse(problems: Iterable[tuple[FieldPath, str]]) -> None:
+    """Raise one PlacedError that carries all the problems, if there are any."""
+    if found := list(problems):
+        raise PlacedError(found)
+
+
+def _repeated(what: str, places: Iterable[tuple[FieldPath, str]]) -> Problems:
+    seen: set[str] = set()
+    for path, name in places:
+        if name in seen:
+            yield path, f"{what} must be unique, {name!r} is used more than once"
+        seen.add(name)
+
+
+def share_problems(field: str, parts: Sequence[VariantConfig | PipelineVersionConfig]) -> Problems:
+    """Check the parts that share a model's traffic: names differ, weights sum to 100."""
+    what = field.removesuffix("s")
+    yield from _repeated(f"{what} names", (((field, i, "name"), part.name) for i, part in enumerate(parts)))
+    if (total := sum(part.weight for part in parts)) != 100:
+        yield (field,), f"{what} weights must sum to 100, got {total}"
+
+
+def name_problems(config: PlatformConfig) -> Problems:
+    """Find names that two models, embedders or pipelines share."""
+    # Clients send all three as `model`, so they share one namespace.
+    sections = {
+        "models": [model.name for model in config.models],
+        "embedders": [embedder.name for embedder in config.embedders],
+        "pipelines": [pipeline.name for pipeline in config.pipelines],
+    }
+    places: list[tuple[FieldPath, str]] = [
+        ((section, i, "name"), name) for section, names in sections.items() for i, name in enumerate(names)
+    ]
+    yield from _repeated("model, embedder and pipeline names", places)
+
+
+def reference_problems(config: PlatformConfig) -> Problems:
+    """Find pipelines whose model or embedder is not declared."""
+    known = {"model": {m.name for m in config.models}, "embedder": {e.name for e in config.embedders}}
+    for p, pipeline in enumerate(config.pipelines):
+        for v, version in enumerate(pipeline.versions):
+            for field, names in known.items():
+                if (name := getattr(version, field)) not in names:
+                    hint = near_miss(name, names, listed_as="declared")
+                    yield ("pipelines", p, "versions", v, field), f"{field} {name!r} is not declared, {hint}"
+
+
+def accelerator_problems(config: PlatformConfig) -> Problems:
+    """Find what the declared accelerator pools cannot hold. No pool declared: nothing is checked."""
+    places = ((("accelerators", i, "type"), pool.type) for i, pool in enumerate(config.accelerators))
+    yield from _repeated("accelerator types", places)
+    pools = {pool.type: pool for pool in config.accelerators}
+    if not pools:
+        return
+    for path, variant in _variants(config):
+        for field, message in _fit_problems(variant, pools):
+            yield (*path, *field), message
+    for e, embedder in enumerate(config.embedders):
+        if embedder.accelerator and embedder.accelerator not in pools:
+            hint = near_miss(embedder.accelerator, pools, listed_as="declared")
+            yield ("embedders", e, "accelerator"), f"{embedder.accelerator!r} is not in `accelerators`, {hint}"
+    yield from _total_problems(config)
+
+
+def _variants(config: PlatformConfig) -> Iterator[tuple[FieldPath, VariantConfig]]:
+    for m, model in enumerate(config.models):
+        for v, variant in enumerate(model.variants):
+            yield ("models", m, "variants", v), variant
+
+
+def _replicas(variant: VariantConfig) -> tuple[FieldPath, int, FieldPath, int]:
+    """Return (field, fewest awake, field, most): a variant that may sleep must still fit once it wakes."""
+    if scaling := variant.autoscaling:
+        fewest = max(1, scaling.min_replicas)
+        return ("autoscaling", "min_replicas"), fewest, ("autoscaling", "max_replicas"), scaling.max_replicas
+    return ("replicas",), max(1, variant.replicas), ("replicas",), max(1, variant.replicas)
+
+
+def _fit_problems(variant: VariantConfig, pools: dict[str, AcceleratorPoolConfig]) -> Problems:
+    if variant.accelerator is None:
+        return
+    if (pool := pools.get(variant.accelerator)) is None:
+        hint = near_miss(variant.accelerator, pools, listed_as="declared")
+        yield ("accelerator",), f"{variant.accelerator!r} is not in `accelerators`, {hint}"
+        return
+    engine = variant.engine
+    if engine.tensor_parallel_size > pool.per_node:
+        message = f"{engine.tensor_parallel_size} ranks do not fit the {pool.per_node} {pool.type} of one node"
+        yield ("engine", "tensor_parallel_size"), f"{message}; raise pipeline_parallel_size instead"
+    _, _, field, most = _replicas(variant)
+    if (need := most * engine.ranks) > (have := pool.per_node * pool.max_nodes):
+        replicas = "1 replica" if most == 1 else f"{most} replicas"
+        ranks = f"{engine.tensor_parallel_size} x {engine.pipeline_parallel_size} ranks"
+        # With one replica it is the engine's parallelism that is too large, not the count.
+        yield ("engine",) if most == 1 else field, f"{replicas} of {ranks} need {need} {pool.type}, {have} declared"
+
+
+def _total_problems(config: PlatformConfig) -> Problems:
+    """Find pools that hold every variant alone, but not the fewest replicas of all of them."""
+    for i, pool in enumerate(config.accelerators):
+        variants = [variant for _, variant in _variants(config) if variant.accelerator == pool.type]
+        needs = [_replicas(variant)[1] * variant.engine.ranks for variant in variants]
+        have = pool.per_node * pool.max_nodes
+        if max(needs, default=0) <= have < sum(needs):
+            message = f"{len(needs)} variants need at least {sum(needs)} {pool.type} together, {have} declared"
+            yield ("accelerators", i), message
+
+
+def key_problems(config: PlatformConfig) -> Problems:
+    """Find API keys that are declared twice, or that name a model nobody declares."""
+    keys = config.auth.keys
+    yield from _repeated("key digests", ((("auth", "keys", i, "sha256"), key.sha256) for i, key in enumerate(keys)))
+    known = {m.name for m in config.models} | {e.name for e in config.embedders} | {p.name for p in config.pipelines}
+    for k, key in enumerate(keys):
+        for i, name in enumerate(key.models or ()):
+            if name not in known:
+                hint = near_miss(name, known, listed_as="declared")
+                yield ("auth", "keys", k, "models", i), f"{name!r} is not declared, {hint}"

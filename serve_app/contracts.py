@@ -1,0 +1,175 @@
+"""Values and protocols that cross seams: chunks and hits, the directory, and one Protocol per stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+Vector = Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingFingerprint:
+    """What makes two embedders' vectors comparable: equal fingerprints, comparable vectors."""
+
+    model: str  # the embedder's source as configured, e.g. sentence-transformers/all-MiniLM-L6-v2
+    dimension: int
+    normalized: bool
+
+    def __str__(self) -> str:
+        norm = "normalized" if self.normalized else "not normalized"
+        return f"{self.model} ({self.dimension} dimensions, {norm})"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage of a document: ``text == document[start:end]`` for plain-text sources."""
+
+    id: str  # "<document_id>#<ordinal>"
+    document_id: str  # "<name of the ingested root>/<path below it>", POSIX separators
+    ordinal: int
+    title: str  # the document's title
+    headings: tuple[str, ...]  # from the outermost to the innermost heading above the passage
+    text: str
+    start: int  # character offsets into the parsed text of the document
+    end: int
+
+    @property
+    def passage(self) -> str:
+        """Title, headings and text: what is embedded and indexed, so that a chunk is found by the words above it."""
+        return "\n".join((self.title, *self.headings, self.text))
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedDocument:
+    """A document ready to be stored: at least one chunk, and one vector per chunk, in order."""
+
+    document_id: str
+    content_hash: str  # of the source and of everything that shaped the chunks; equal hashes, equal chunks
+    chunks: Sequence[Chunk]
+    vectors: Sequence[Vector]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk found for a query; a higher ``score`` is better, comparable within one answer only."""
+
+    chunk: Chunk
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as stored."""
+
+    name: str
+    fingerprint: EmbeddingFingerprint
+    chunks: int
+    documents: int
+
+
+class Embedder(Protocol):
+    """The embed stage."""
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return one vector per text, in order."""
+        ...
+
+    async def describe(self) -> EmbeddingFingerprint:
+        """Return what the vectors are."""
+        ...
+
+
+class Retriever(Protocol):
+    """The retrieve stage."""
+
+    async def search(self, query: SearchQuery) -> list[Hit]:
+        """Return at most ``query.top_k`` hits, best first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """One question to a collection."""
+
+    collection: str
+    embedder: str
+    text: str
+    top_k: int
+    budget_s: float = 30.0  # seconds left for this stage
+
+
+class VectorStore(Protocol):
+    """Where collections live. Every write is idempotent; all I/O is async."""
+
+    async def describe(self, collection: str) -> CollectionInfo | None:
+        """Return the collection, or None when it does not exist."""
+        ...
+
+    async def create(self, collection: str, fingerprint: EmbeddingFingerprint) -> None:
+        """Create it if missing. Raises EmbeddingMismatch when it exists with another fingerprint."""
+        ...
+
+    async def documents(self, collection: str) -> Mapping[str, str]:
+        """Return document id -> content hash of every stored document."""
+        ...
+
+    async def replace_documents(self, collection: str, documents: Sequence[EmbeddedDocument]) -> None:
+        """Store the documents in one commit, each in place of what it was: readers see all old or all new."""
+        ...
+
+    async def delete_documents(self, collection: str, document_ids: Sequence[str]) -> int:
+        """Delete documents with their chunks; return how many chunks went."""
+        ...
+
+    async def finish(self, collection: str) -> None:
+        """Build indexes and compact after a run of writes; search is right without it, only slower."""
+        ...
+
+    async def search(self, collection: str, vector: Vector, *, text: str, top_k: int) -> list[Hit]:
+        """Hybrid search: dense and BM25, fused by reciprocal rank."""
+        ...
+
+
+class ReplicaState(StrEnum):
+    """Whether a Router may send new work to an LLM replica."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What an engine says of itself right now."""
+
+    waiting: int = 0  # requests queued in the engine, not yet scheduled: the queue depth
+    running: int = 0  # requests being decoded
+    kv_cache_usage_ratio: float = 0.0  # 0..1
+    open_requests: int = 0  # HTTP requests open on the replica's port
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaEntry:
+    """One line of the directory: an LLM replica that Routers may call."""
+
+    replica_id: str
+    model: str
+    variant: str
+    url: str  # http://<node ip>:<port>
+    state: ReplicaState
+    load: EngineLoad = field(default_factory=EngineLoad)
+    engine: str = "vllm"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySnapshot:
+    """The directory and the routing document at one version; ``epoch`` changes when Rollouts restarts."""
+
+    epoch: str
+    version: int
+    replicas: tuple[ReplicaEntry, ...]
+    routing: str  # RoutingDocument as JSON (serve_app.rollout.document)
+    is_complete: bool = True  # False while a restarted Rollouts is still hearing from the replicas

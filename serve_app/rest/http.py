@@ -1,0 +1,116 @@
+"""The few ASGI pieces the REST front needs: read a bounded body, send an answer, stream until the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from typing import Any
+
+from serve_app.errors import BadRequest, BodyTooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return a request header's value, or None."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> bytes:
+    """Return the request body.
+
+    Raises:
+        BodyTooLarge: it is announced as, or turns out, larger than the limit; the rest is not read.
+        ClientGone: the client left.
+    """
+    announced = header(scope, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    parts: list[bytes] = []
+    size, has_more = 0, True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        has_more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body. Raises BadRequest saying where it is malformed."""
+    try:
+        document = json.loads(raw)
+    except json.JSONDecodeError as err:
+        raise BadRequest(f"the body is not valid JSON: {err.msg} at line {err.lineno} column {err.colno}") from err
+    except (UnicodeDecodeError, RecursionError) as err:
+        raise BadRequest("the body is not valid JSON: it must be UTF-8 and not nested without end") from err
+    if not isinstance(document, dict):
+        raise BadRequest(f"the body must be a JSON object, got {type(document).__name__}")
+    return document
+
+
+async def send_bytes(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
+    """Send a whole answer."""
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_stream(send: Send, chunks: AsyncIterator[bytes], headers: Headers) -> None:
+    """Send chunks as they come; the source is closed however this ends."""
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        await chunks.aclose()  # type: ignore[attr-defined]
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work``; cancel it as soon as the client leaves, so that an engine does not compute for nobody.
+
+    Raises:
+        ClientGone: the client left first.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        task.result()
+    finally:
+        for each in (task, gone):
+            each.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def answer_lifespan(receive: Receive, send: Send) -> None:
+    """Agree to start-up and shut-down; nothing of ours hangs on them."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,60 @@
+"""Directory: who can serve what right now. Pure state; the clock is an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from serve_app.contracts import ReplicaEntry, ReplicaState
+
+
+@dataclass(slots=True)
+class _Line:
+    entry: ReplicaEntry
+    seen_s: float
+    seq: int
+
+
+class Directory:
+    """Entries by replica id, each kept alive by heartbeats and forgotten ``ttl_s`` seconds after the last.
+
+    ``version`` grows with every change a Router would want to see, load changes included.
+    """
+
+    def __init__(self, *, ttl_s: float) -> None:
+        self._ttl_s = ttl_s
+        self._lines: dict[str, _Line] = {}
+        self._gone: dict[str, float] = {}
+        self.version = 0
+
+    def heartbeat(self, entry: ReplicaEntry, *, seq: int, now_s: float) -> None:
+        """Add or refresh an entry. Late news (an older ``seq``, or of a replica that said goodbye) is dropped."""
+        line = self._lines.get(entry.replica_id)
+        if entry.replica_id in self._gone or (line is not None and seq <= line.seq):
+            return
+        if line is None or line.entry != entry:
+            self.version += 1
+        self._lines[entry.replica_id] = _Line(entry, now_s, seq)
+
+    def remove(self, replica_id: str, *, now_s: float) -> None:
+        """Forget a replica that stopped; a heartbeat still on its way does not bring it back."""
+        self._gone[replica_id] = now_s
+        if self._lines.pop(replica_id, None) is not None:
+            self.version += 1
+
+    def drain(self, replica_id: str) -> None:
+        """Mark a replica as draining: Routers send it nothing new."""
+        line = self._lines.get(replica_id)
+        if line is not None and line.entry.state is not ReplicaState.DRAINING:
+            line.entry = replace(line.entry, state=ReplicaState.DRAINING)
+            self.version += 1
+
+    def expire(self, *, now_s: float) -> None:
+        """Forget replicas whose last heartbeat is older than the time-to-live."""
+        for replica_id in [k for k, line in self._lines.items() if now_s - line.seen_s > self._ttl_s]:
+            del self._lines[replica_id]
+            self.version += 1
+        self._gone = {k: at_s for k, at_s in self._gone.items() if now_s - at_s <= 10 * self._ttl_s}
+
+    def entries(self) -> tuple[ReplicaEntry, ...]:
+        """All entries, ordered by replica id."""
+        return tuple(self._lines[k].entry for k in sorted(self._lines))

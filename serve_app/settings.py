@@ -1,0 +1,41 @@
+"""Process environment: what is secret or differs per process. Read once, when a replica or command starts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+INTERNAL_TOKEN = "MANTA_INTERNAL_TOKEN"  # noqa: S105  (the variable's name, not its value)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a Manta process takes from its environment."""
+
+    internal_token: str  # bearer token that Routers present to LLM replicas
+
+    def __repr__(self) -> str:
+        return "Settings(internal_token=<hidden>)"
+
+
+def read_settings(env: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        RuntimeError: a variable is missing.
+    """
+    env = os.environ if env is None else env
+    token = env.get(INTERNAL_TOKEN, "")
+    if len(token) < 16:
+        raise RuntimeError(
+            f"{INTERNAL_TOKEN} must hold at least 16 characters in the environment of every Ray node; "
+            f"`manta run` makes one, the Helm chart takes it from a Secret"
+        )
+    return Settings(internal_token=token)
+
+
+def new_token() -> str:
+    """Return a fresh internal token."""
+    return secrets.token_urlsafe(32)

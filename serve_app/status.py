@@ -1,0 +1,46 @@
+"""The status report: apps, replicas, queue depth, variants and weights, as one JSON document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve_app.contracts import ReplicaState
+from serve_app.gateway import Gateway
+from serve_app.rollout.document import RoutedModel
+
+
+def status_report(gateway: Gateway, serve_status: Any) -> dict[str, Any]:
+    """Return the report. ``serve_status`` is what ``ray.serve.status()`` returns."""
+    view = gateway.view
+    return {
+        "apps": [_app(name, app) for name, app in sorted(serve_status.applications.items())],
+        "models": [_model(gateway, model) for model in view.models.values()],
+        "pipelines": [
+            {"name": p.name, "versions": [v.model_dump(exclude={"prompt"}) for v in p.versions]}
+            for p in view.pipelines.values()
+        ],
+        "waiting_in_router": gateway.pool.waiting(),
+    }
+
+
+def _app(name: str, app: Any) -> dict[str, Any]:
+    replicas = {d: dict(s.replica_states) for d, s in app.deployments.items()}
+    return {"name": name, "status": str(app.status.value), "message": app.message[-2000:], "deployments": replicas}
+
+
+def _model(gateway: Gateway, model: RoutedModel) -> dict[str, Any]:
+    return {"name": model.name, "variants": [_variant(gateway, model.name, v) for v in model.variants]}
+
+
+def _variant(gateway: Gateway, model: str, variant: Any) -> dict[str, Any]:
+    entries = [e for e in gateway.pool.entries() if (e.model, e.variant) == (model, variant.name)]
+    return {
+        "name": variant.name,
+        "weight": variant.weight,
+        "engine": variant.engine,
+        "replicas": {state.value: sum(e.state is state for e in entries) for state in ReplicaState},
+        "queue_depth": sum(e.load.waiting for e in entries),
+        "running": sum(e.load.running for e in entries),
+        "open_requests": sum(e.load.open_requests for e in entries),
+        "kv_cache_usage_ratio": max((e.load.kv_cache_usage_ratio for e in entries), default=0.0),
+    }

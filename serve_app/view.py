@@ -1,0 +1,93 @@
+"""RoutingView: the routing document compiled for quick look-ups."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import jinja2
+import jinja2.sandbox
+
+from serve_app.config import ApiKeyConfig, PipelineConfig, PipelineVersionConfig
+from serve_app.contracts import Hit
+from serve_app.errors import Forbidden, Unauthenticated, UnknownModel
+from serve_app.rollout.document import RoutedModel, RoutingDocument
+from serve_app.rollout.table import BucketRange, pick, ranges
+
+ANONYMOUS = ApiKeyConfig(name="anonymous", sha256="0" * 64)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptHit:
+    """A passage as prompt templates see it."""
+
+    number: int  # 1 is the best
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A compiled prompt template."""
+
+    template: jinja2.Template
+
+    def render(self, question: str, hits: list[Hit]) -> str:
+        """Return the user message that asks ``question`` over ``hits``."""
+        numbered = [PromptHit(i, _title(hit), hit.chunk.text) for i, hit in enumerate(hits, start=1)]
+        return self.template.render(question=question, hits=numbered)
+
+
+def _title(hit: Hit) -> str:
+    return " > ".join((hit.chunk.title, *hit.chunk.headings[-1:]))
+
+
+class RoutingView:
+    """One version of the routing document; replaced as a whole when a new one arrives."""
+
+    def __init__(self, document: RoutingDocument) -> None:
+        self.document = document
+        self.models = {m.name: m for m in document.models}
+        self.pipelines = {p.name: p for p in document.pipelines}
+        self.embedders = frozenset(document.embedders)
+        self._keys = {key.sha256: key for key in document.auth.keys}
+        self._tables: dict[str, tuple[BucketRange, ...]] = {m.name: ranges(m.weights) for m in document.models}
+        for p in document.pipelines:
+            self._tables[p.name] = ranges([(v.name, v.weight) for v in p.versions])
+        # Templates come from the operator, the passages do not: sandboxed all the same.
+        env = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True)
+        self._prompts = {(p.name, v.name): Prompt(env.from_string(v.prompt)) for p in document.pipelines for v in p.versions}
+
+    def authenticate(self, authorization: str | None) -> ApiKeyConfig:
+        """Return who calls. Raises Unauthenticated when keys are configured and this is none of them."""
+        if not self._keys:
+            return ANONYMOUS
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key:
+            raise Unauthenticated("no API key; send it as `Authorization: Bearer KEY`")
+        # A look-up by digest does not leak the key through its timing.
+        caller = self._keys.get(hashlib.sha256(key.strip().encode()).hexdigest())
+        if caller is None:
+            raise Unauthenticated("this API key is not known here")
+        return caller
+
+    def authorize(self, caller: ApiKeyConfig, name: str) -> None:
+        """Raise UnknownModel or Forbidden unless the caller may use this model, pipeline or embedder."""
+        if name not in self.models and name not in self.pipelines and name not in self.embedders:
+            raise UnknownModel(name)
+        if not self.may_use(caller, name):
+            raise Forbidden(f"this API key may not use model {name!r}", param="model")
+
+    def may_use(self, caller: ApiKeyConfig, name: str) -> bool:
+        """Whether the caller's key covers the name."""
+        return caller.models is None or name in caller.models
+
+    def variant(self, model: RoutedModel, affinity: str) -> str:
+        """Return the variant that owns this conversation."""
+        return pick(self._tables[model.name], affinity)
+
+    def version(self, pipeline: PipelineConfig, affinity: str) -> tuple[PipelineVersionConfig, Prompt]:
+        """Return the pipeline version that owns this conversation, with its prompt."""
+        name = pick(self._tables[pipeline.name], affinity)
+        version = next(v for v in pipeline.versions if v.name == name)
+        return version, self._prompts[pipeline.name, name]

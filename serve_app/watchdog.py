@@ -1,0 +1,75 @@
+"""Watchdog: the parent of everything a local run starts; nothing outlives it.
+
+It adopts every orphan below it (PR_SET_CHILD_SUBREAPER, prctl(2)), so that daemonised grandchildren such as raylets,
+HAProxy and engine processes are found, and it ends them all when its standard input closes, however its owner ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_S = 10.0
+
+
+def main(argv: list[str]) -> int:
+    """Run ``argv[1:]`` until it ends or the owner closes our standard input; delete the folder ``argv[0]`` last."""
+    folder, command = argv[0], argv[1:]
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # Ctrl-C reaches the whole process group; the owner decides when we stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
+    owner_gone = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: owner_gone.set())
+    threading.Thread(target=_wait_for_owner, args=(owner_gone,), daemon=True).start()
+    while child.poll() is None and not owner_gone.wait(0.2):
+        pass
+    end_tree(GRACE_S)
+    shutil.rmtree(folder, ignore_errors=True)
+    return child.poll() or 0
+
+
+def _wait_for_owner(owner_gone: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    owner_gone.set()
+
+
+def end_tree(grace_s: float) -> None:
+    """End all descendants of this process: SIGTERM, then SIGKILL after ``grace_s`` seconds."""
+    deadline_s = time.monotonic() + grace_s
+    _signal_all(signal.SIGTERM)
+    while _living() and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    # Processes that start while others die are caught by the next round.
+    while _living():
+        _signal_all(signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _living() -> list[psutil.Process]:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    found = psutil.Process().children(recursive=True)
+    return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def _signal_all(number: int) -> None:
+    for process in _living():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from deployments.stores.lancedb import LanceStore
+from serve_app.contracts import Chunk, EmbeddedDocument, EmbeddingFingerprint
+from serve_app.errors import BadRequest, EmbeddingMismatch, EmptyCollection, Unavailable
+
+PRINT = EmbeddingFingerprint("org/fake", dimension=4, normalized=True)
+UP, DOWN, FAR = [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]
+
+
+def document(name: str, *texts: str, vectors: Sequence[Sequence[float]] = (), version: str = "1") -> EmbeddedDocument:
+    chunks = [
+        Chunk(f"{name}#{i}", name, i, title=name, headings=("Top",), text=text, start=0, end=len(text))
+        for i, text in enumerate(texts)
+    ]
+    return EmbeddedDocument(name, version, chunks, vectors or [FAR] * len(texts))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LanceStore:
+    return LanceStore(str(tmp_path / "lance"), refresh_s=0)
+
+
+async def filled(store: LanceStore, *documents: EmbeddedDocument) -> LanceStore:
+    await store.create("docs", PRINT)
+    await store.replace_documents("docs", documents)
+    return store
+
+
+async def found(store: LanceStore, text: str, vector: Sequence[float] = UP, top_k: int = 5) -> list[str]:
+    return [hit.chunk.text for hit in await store.search("docs", vector, text=text, top_k=top_k)]
+
+
+async def test_a_collection_that_was_never_made_is_none_and_empty(store: LanceStore) -> None:
+    assert await store.describe("docs") is None
+    assert await store.documents("docs") == {}
+    with pytest.raises(EmptyCollection):
+        await store.search("docs", UP, text="x", top_k=1)
+
+
+async def test_create_is_idempotent_and_counts_start_at_zero(store: LanceStore) -> None:
+    await store.create("docs", PRINT)
+    await store.create("docs", PRINT)
+    info = await store.describe("docs")
+    assert info is not None
+    assert (info.fingerprint, info.chunks, info.documents) == (PRINT, 0, 0)
+    assert await store.search("docs", UP, text="anything", top_k=3) == []
+
+
+async def test_another_embedding_is_refused_with_both_named(store: LanceStore) -> None:
+    await store.create("docs", PRINT)
+    other = EmbeddingFingerprint("org/other", dimension=8, normalized=True)
+    with pytest.raises(EmbeddingMismatch, match=r"org/fake \(4 dim.*org/other \(8 dim.*manta ingest PATH --collection"):
+        await store.create("docs", other)
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "x" * 101], ids=["empty", "parent", "slash", "too-long"])
+async def test_an_unfit_name_is_refused(store: LanceStore, name: str) -> None:
+    with pytest.raises(BadRequest, match="no collection name"):
+        await store.create(name, PRINT)
+
+
+async def test_chunks_come_back_whole(store: LanceStore) -> None:
+    chunk = Chunk("d#0", "d", 0, title="Tïtle", headings=("A", "B"), text='it\'s "quoted"', start=7, end=20)
+    await filled(store, EmbeddedDocument("d", "h", [chunk], [UP]))
+    assert [hit.chunk for hit in await store.search("docs", UP, text="quoted", top_k=3)] == [chunk]
+
+
+async def test_a_changed_document_replaces_its_chunks_and_no_others(store: LanceStore) -> None:
+    await filled(store, document("a", "one", "two", "three"), document("b", "other"))
+    await store.replace_documents("docs", [document("a", "uno", version="2")])
+    assert sorted(await found(store, "x", top_k=10)) == ["other", "uno"]
+    assert await store.documents("docs") == {"a": "2", "b": "1"}
+
+
+async def test_deleting_counts_chunks_and_ignores_unknown_documents(store: LanceStore) -> None:
+    await filled(store, document("it's a", "one", "two"), document("b", "other"))
+    assert await store.delete_documents("docs", ["it's a", "never there"]) == 2
+    assert await store.documents("docs") == {"b": "1"}
+
+
+async def test_a_vector_of_another_length_stores_nothing(store: LanceStore) -> None:
+    await filled(store, document("a", "one"))
+    with pytest.raises(ValueError, match=r"(?i)size|length|convert"):
+        await store.replace_documents("docs", [document("b", "two", vectors=[[1.0, 2.0]])])
+    assert await store.documents("docs") == {"a": "1"}
+
+
+async def test_a_document_without_chunks_is_refused(store: LanceStore) -> None:
+    await store.create("docs", PRINT)
+    with pytest.raises(ValueError, match="at least one chunk"):
+        await store.replace_documents("docs", [document("a")])
+
+
+@pytest.mark.parametrize("is_finished", [False, True], ids=["before-finish", "after-finish"])
+async def test_hybrid_finds_what_either_side_alone_misses(store: LanceStore, is_finished: bool) -> None:
+    crowd = [document(f"crowd{i}", f"filler number {i}", vectors=[DOWN]) for i in range(80)]
+    identifier = document("id", "call frobnicate_v2(x)", vectors=[FAR])  # no dense ranking of depth 50 has it first
+    meaning = document("meaning", "synonyms only", vectors=[UP])  # shares no word with the question
+    await filled(store, *crowd, identifier, meaning)
+    if is_finished:
+        await store.finish("docs")
+    assert set(await found(store, "what does frobnicate_v2 do?", UP, top_k=2)) == {
+        "call frobnicate_v2(x)",
+        "synonyms only",
+    }
+
+
+async def test_headings_and_title_are_searched_too(store: LanceStore) -> None:
+    await filled(store, document("zebra.md", "stripes", vectors=[FAR]), document("lion.md", "mane", vectors=[FAR]))
+    assert (await found(store, "zebra", FAR))[0] == "stripes"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['what\'s "that"? (a+b): c/d', "AND OR NOT", "^~*[]{}\\", "?!", "os.path.join('a', *p)", "日本語", "\x00"],
+    ids=["punctuation", "operators", "syntax", "no-words", "code", "cjk", "nul"],
+)
+async def test_any_text_is_a_question(store: LanceStore, text: str) -> None:
+    await filled(store, document("a", "one passage"))
+    assert await found(store, text) == ["one passage"]
+
+
+async def test_another_process_sees_new_documents(store: LanceStore, tmp_path: Path) -> None:
+    await filled(store, document("a", "one"))
+    reader = LanceStore(str(tmp_path / "lance"), refresh_s=0)
+    assert await found(reader, "one") == ["one"]
+    await store.replace_documents("docs", [document("b", "two")])
+    await store.finish("docs")
+    assert sorted(await found(reader, "one")) == ["one", "two"]
+
+
+async def test_an_index_whose_rows_were_all_replaced_still_ranks_by_words(store: LanceStore) -> None:
+    names = [f"d{i}" for i in range(30)]
+    await filled(store, *(document(name, f"old {name}") for name in names))
+    await store.replace_documents("docs", [document(name, f"new only{name}", version="2") for name in names])
+    assert (await found(store, "onlyd7", FAR))[0] == "new onlyd7"
+
+
+async def test_a_large_collection_gets_a_vector_index_and_still_finds(tmp_path: Path) -> None:
+    store = LanceStore(str(tmp_path), vector_index_rows=256)
+    vectors = [[float(i), 1.0, float(i % 7), float(i % 3)] for i in range(300)]
+    await filled(store, document("a", *(f"t{i}" for i in range(300)), vectors=vectors))
+    await store.finish("docs")
+    assert (await found(store, "?", vectors[250], top_k=1)) == ["t250"]
+
+
+async def test_a_folder_deleted_and_filled_again_under_a_reader_is_read_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "lance"
+    reader = LanceStore(str(folder), refresh_s=0)
+    await filled(LanceStore(str(folder)), document("a", "before"))
+    assert await found(reader, "before") == ["before"]
+    shutil.rmtree(folder)
+    with pytest.raises((EmptyCollection, Unavailable)):
+        await found(reader, "before")
+    await filled(LanceStore(str(folder)), document("a", "after"))
+    assert await found(reader, "after") == ["after"]

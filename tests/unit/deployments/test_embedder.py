@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from deployments.embedder import UNHEALTHY_AFTER, EmbedBatch, Embedder, EmbedOne
+from serve_app.config import EmbedderConfig
+from serve_app.contracts import EmbeddingFingerprint
+from serve_app.errors import BadRequest
+
+CONFIG = EmbedderConfig(name="fake", source="org/fake", max_batch_size=4)
+
+
+class LengthEncoder:
+    """Vector of a text: its length. Knows which passes it made and in which threads."""
+
+    fingerprint = EmbeddingFingerprint("org/fake", dimension=1, normalized=True)
+
+    def __init__(self) -> None:
+        self.passes: list[list[str]] = []
+        self.threads: set[str] = set()
+        self.is_broken = False
+
+    def encode(self, texts: Sequence[str]) -> list[list[float]]:
+        if self.is_broken:
+            raise RuntimeError("device lost")
+        self.passes.append(list(texts))
+        self.threads.add(threading.current_thread().name)
+        return [[float(len(text))] for text in texts]
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
+
+def join_what_waits(embed_batch: EmbedBatch, config: EmbedderConfig) -> EmbedOne:
+    """Stand in for Ray Serve's batching: what is submitted in one turn of the loop, cut by size."""
+    waiting: list[tuple[str, asyncio.Future[list[float]]]] = []
+
+    async def flush() -> None:
+        await asyncio.sleep(0)
+        while waiting:
+            batch = [waiting.pop(0) for _ in range(min(config.max_batch_size, len(waiting)))]
+            try:
+                vectors = await embed_batch([text for text, _ in batch])
+            except RuntimeError as err:
+                for _, future in batch:
+                    future.set_exception(err)
+                continue
+            for (_, future), vector in zip(batch, vectors, strict=True):
+                future.set_result(vector)
+
+    async def one(text: str) -> list[float]:
+        waiting.append((text, asyncio.get_running_loop().create_future()))
+        mine = waiting[-1][1]
+        if len(waiting) == 1:
+            tasks.append(asyncio.ensure_future(flush()))
+        return await mine
+
+    tasks: list[asyncio.Future[None]] = []
+    return one
+
+
+def embedder(encoder: LengthEncoder) -> Embedder:
+    return Embedder(CONFIG, lambda _: encoder, batch=join_what_waits)
+
+
+async def test_vectors_come_in_the_order_of_the_texts() -> None:
+    texts = ["ccc", "a", "dddd", "bb", "a", "eeeee"]
+    assert await embedder(LengthEncoder()).embed(texts) == [[3.0], [1.0], [4.0], [2.0], [1.0], [5.0]]
+
+
+async def test_many_texts_are_cut_in_passes_and_alike_lengths_go_together() -> None:
+    encoder = LengthEncoder()
+    await embedder(encoder).embed(["dddd", "a", "ccc", "bb", "eeeee", "a"])
+    assert encoder.passes == [["a", "a", "bb", "ccc"], ["dddd", "eeeee"]]
+
+
+async def test_calls_that_arrive_together_share_a_pass_off_the_event_loop() -> None:
+    encoder = LengthEncoder()
+    stage = embedder(encoder)
+    assert await asyncio.gather(stage.embed(["a"]), stage.embed(["bb"])) == [[[1.0]], [[2.0]]]
+    assert encoder.passes == [["a", "bb"]]
+    assert encoder.threads == {"embed_0"}
+
+
+@pytest.mark.parametrize(
+    "texts", [[], "text", ["a", ""], ["a", 3], None], ids=["no-texts", "bare-text", "empty", "number", "null"]
+)
+async def test_unfit_input_is_refused_by_field(texts: Sequence[str]) -> None:
+    stage = embedder(LengthEncoder())
+    for call in (stage.embed, stage.count_tokens):
+        with pytest.raises(BadRequest, match="input") as caught:
+            await call(texts)
+        assert caught.value.param == "input"
+
+
+async def test_tokens_are_counted_over_all_texts() -> None:
+    assert await embedder(LengthEncoder()).count_tokens(["two words", "one"]) == 3
+
+
+async def test_describe_is_what_the_model_says() -> None:
+    assert await embedder(LengthEncoder()).describe() == LengthEncoder.fingerprint
+
+
+async def test_passes_that_keep_failing_make_it_unhealthy_until_one_works() -> None:
+    encoder = LengthEncoder()
+    stage = embedder(encoder)
+    encoder.is_broken = True
+    for _ in range(UNHEALTHY_AFTER):
+        await stage.check_health()
+        with pytest.raises(RuntimeError, match="device lost"):
+            await stage.embed(["a"])
+    with pytest.raises(RuntimeError, match="last 3 forward passes failed"):
+        await stage.check_health()
+    encoder.is_broken = False
+    await stage.embed(["a"])
+    await stage.check_health()
+
+
+def test_a_model_that_cannot_load_fails_the_constructor() -> None:
+    def load(_: EmbedderConfig) -> LengthEncoder:
+        raise BadRequest("no model there", param="source")
+
+    with pytest.raises(BadRequest, match="no model there"):
+        Embedder(CONFIG, load, batch=join_what_waits)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from deployments.retriever import CHECK_EVERY_S, Retriever
+from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, SearchQuery, Vector
+from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
+
+PRINT = EmbeddingFingerprint("org/fake", dimension=1, normalized=True)
+HIT = Hit(Chunk("d#0", "d", 0, title="D", headings=(), text="t", start=0, end=1), 1.0)
+QUERY = SearchQuery(collection="docs", embedder="fake", text="why?", top_k=3)
+
+
+@dataclass
+class FakeEmbedder:
+    delay_s: float = 0.0
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        await asyncio.sleep(self.delay_s)
+        return [[float(len(text))] for text in texts]
+
+    async def describe(self) -> EmbeddingFingerprint:
+        return PRINT
+
+
+@dataclass
+class FakeStore:
+    info: CollectionInfo | None
+    described: int = 0
+    searches: list[tuple[str, Vector, str, int]] = field(default_factory=list)
+
+    async def describe(self, collection: str) -> CollectionInfo | None:
+        self.described += 1
+        return self.info
+
+    async def search(self, collection: str, vector: Vector, *, text: str, top_k: int) -> list[Hit]:
+        self.searches.append((collection, vector, text, top_k))
+        return [HIT]
+
+    async def create(self, collection: str, fingerprint: EmbeddingFingerprint) -> None: ...
+    async def documents(self, collection: str) -> Mapping[str, str]:
+        return {}
+
+    async def replace_documents(self, collection: str, documents: Sequence[EmbeddedDocument]) -> None: ...
+    async def delete_documents(self, collection: str, document_ids: Sequence[str]) -> int:
+        return 0
+
+    async def finish(self, collection: str) -> None: ...
+
+
+def info(fingerprint: EmbeddingFingerprint = PRINT, chunks: int = 9) -> CollectionInfo:
+    return CollectionInfo("docs", fingerprint, chunks=chunks, documents=1)
+
+
+def retriever(store: FakeStore, *, delay_s: float = 0.0, now: Sequence[float] = (0.0,)) -> Retriever:
+    times = iter([*now, *[now[-1]] * 100])
+    embedders = {"fake": FakeEmbedder(delay_s)}
+    return Retriever([("fake", "docs")], store, embedders=embedders, clock=lambda: next(times))
+
+
+async def test_the_question_is_embedded_and_searched() -> None:
+    store = FakeStore(info())
+    assert await retriever(store).search(QUERY) == [HIT]
+    assert store.searches == [("docs", [4.0], "why?", 3)]
+
+
+@pytest.mark.parametrize("stored", [None, info(chunks=0)], ids=["missing", "no-chunks"])
+async def test_nothing_to_search_names_the_command_that_fills_it(stored: CollectionInfo | None) -> None:
+    with pytest.raises(EmptyCollection, match="manta ingest PATH --collection docs"):
+        await retriever(FakeStore(stored)).search(QUERY)
+
+
+async def test_an_empty_collection_is_found_filled_at_once() -> None:
+    store = FakeStore(None)
+    stage = retriever(store)
+    with pytest.raises(EmptyCollection):
+        await stage.search(QUERY)
+    store.info = info()
+    assert await stage.search(QUERY) == [HIT]
+
+
+async def test_a_collection_of_another_embedder_is_refused_with_the_fix() -> None:
+    other = info(EmbeddingFingerprint("org/other", dimension=8, normalized=False))
+    stage = retriever(FakeStore(other))
+    with pytest.raises(EmbeddingMismatch, match=r"org/other \(8 .*org/fake \(1 .*re-embed into a new collection"):
+        await stage.search(QUERY)
+    with pytest.raises(EmbeddingMismatch):
+        await stage.verify()
+
+
+@pytest.mark.parametrize("stored", [None, info(chunks=0), info()], ids=["missing", "empty", "fits"])
+async def test_verify_accepts_what_may_still_be_filled(stored: CollectionInfo | None) -> None:
+    await retriever(FakeStore(stored)).verify()
+
+
+async def test_the_fingerprint_is_checked_again_only_after_a_while() -> None:
+    store = FakeStore(info())
+    stage = retriever(store, now=[0.0, 1.0, CHECK_EVERY_S])
+    counts = []
+    for _ in range(3):
+        await stage.search(QUERY)
+        counts.append(store.described)
+    assert counts == [1, 1, 2]
+
+
+async def test_an_unknown_embedder_is_named() -> None:
+    stage = Retriever([], FakeStore(info()), embedders={})
+    with pytest.raises(UnknownModel, match="'fake'"):
+        await stage.search(QUERY)
+
+
+@pytest.mark.parametrize("budget_s", [0.0, 0.01], ids=["none-left", "runs-out"])
+async def test_a_used_up_budget_ends_the_search(budget_s: float) -> None:
+    query = SearchQuery(collection="docs", embedder="fake", text="why?", top_k=3, budget_s=budget_s)
+    with pytest.raises(DeadlineExceeded, match="'docs'"):
+        await retriever(FakeStore(info()), delay_s=5.0).search(query)
