@@ -21,7 +21,7 @@ help: ## Show this table
 
 run: python ## Set up, start the platform, ingest, ask three questions, serve until Ctrl-C
 	@$(SETUP)
-	@exec $(BIN)/manta run --config $(CONFIG) --port $(PORT) --demo
+	@exec $(BIN)/manta run $(CONFIG) --port $(PORT) --demo
 
 install: python ## Make .venv with everything for development
 	@$(SETUP_DEV)

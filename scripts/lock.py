@@ -13,6 +13,9 @@ HEADER = """\
 # Installed for vLLM's metadata only and removed again (see setup_env.py), or ours.
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "manta-serve", "manta_serve")
 
+# For the resolver only: the torchvision that goes with the pinned torch, or pip downloads newer ones until it finds it.
+ADDED = ("torchvision==0.28.0",)
+
 
 def main() -> int:
     frozen = subprocess.run([sys.executable, "-m", "pip", "freeze"], capture_output=True, text=True, check=True)
@@ -28,7 +31,7 @@ def constraints(freeze: str) -> list[str]:
         name, _, version = line.partition("==")
         if version and not line.startswith("-") and name not in LEFT_OUT and "@" not in line:
             lines.append(f"{name}=={version.split('+')[0]}")
-    return sorted(lines, key=str.lower)
+    return sorted([*lines, *ADDED], key=str.lower)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import setup_plan as plan
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts import setup_plan as plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from serve_app.errors import BadRequest
+
 MAX_SESSION_CHARS = 256
 
 
@@ -36,5 +38,8 @@ def _leading(body: Mapping[str, Any]) -> object:
 
 
 def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError as err:
+        raise BadRequest("the body is nested too deeply") from err
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

@@ -14,7 +14,9 @@ from serve_app.config import AutoscalingConfig, EmbedderConfig, ModelConfig, Pla
 from serve_app.rollout.document import routing_document
 
 if TYPE_CHECKING:
-    from ray.serve import Application
+    from collections.abc import Callable
+
+    from ray.serve import Application, Deployment
 
 Json = dict[str, Any]
 
@@ -142,38 +144,30 @@ def _router_app(config: PlatformConfig) -> Json:
 
 def build_rollouts(args: Json) -> Application:
     """Build the Rollouts app."""
-    from ray import serve
-
     from deployments.rollouts import Rollouts
 
-    return serve.deployment(Rollouts, name="Rollouts").bind(**args)
+    return _bind(Rollouts, "Rollouts", args)
 
 
 def build_embedder(args: Json) -> Application:
     """Build an embedder's app."""
-    from ray import serve
-
     from deployments.serving import ServedEmbedder
 
-    return serve.deployment(ServedEmbedder, name="Embedder").bind(**args)
+    return _bind(ServedEmbedder, "Embedder", args)
 
 
 def build_retriever(args: Json) -> Application:
     """Build the Retriever app."""
-    from ray import serve
-
     from deployments.serving import ServedRetriever
 
-    return serve.deployment(ServedRetriever, name="Retriever").bind(**args)
+    return _bind(ServedRetriever, "Retriever", args)
 
 
 def build_llm(args: Json) -> Application:
     """Build a model variant's app."""
-    from ray import serve
-
     from deployments.llm.deployment import LLM
 
-    return serve.deployment(LLM, name="LLM").bind(**args)
+    return _bind(LLM, "LLM", args)
 
 
 def build_router(args: Json) -> Application:
@@ -182,5 +176,11 @@ def build_router(args: Json) -> Application:
 
     from deployments.router import Router, build_asgi
 
-    ingress = serve.ingress(build_asgi)(Router)
-    return serve.deployment(ingress, name="Router").bind(**args)
+    return _bind(serve.ingress(build_asgi)(Router), "Router", args)
+
+
+def _bind(deployment: type, name: str, args: Json) -> Application:
+    from ray import serve
+
+    decorate: Callable[[type], Deployment] = serve.deployment(name=name)
+    return decorate(deployment).bind(**args)

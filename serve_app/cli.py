@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from serve_app.errors import CommandError
 
 app = typer.Typer(
     name="manta",
@@ -19,6 +22,9 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="FILE", help="The platform's
 NoFiles = Annotated[
     bool, typer.Option("--no-files", help="Accept model folders and prompt files that are not on this machine.")
 ]
+RunFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The platform's YAML document.")]
+Url = Annotated[str, typer.Option(help="Where the platform listens.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
 HttpPort = Annotated[int, typer.Option(help="Port of the REST API.", min=1, max=65535)]
 
 
@@ -54,9 +60,79 @@ def version() -> None:
     command.run()
 
 
+@app.command()
+def run(
+    file: RunFile = Path("platform.yaml"),
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
+    port: HttpPort = 8000,
+    demo: Annotated[bool, typer.Option(help="Ingest Python's documentation and ask three questions.")] = False,
+    demo_folder: Annotated[Path, typer.Option(help="Where the demo's documents are written.")] = Path("data/python-docs"),
+) -> None:
+    """Start the platform on this machine and serve until Ctrl-C."""
+    from serve_app.commands import run as command
+    from serve_app.commands.config_file import load_or_exit
+
+    config = load_or_exit(file)
+    on_up: command.OnUp | None = None
+    if demo:
+        from serve_app.commands import demo as demo_command
+
+        def on_up(running: command.Running) -> None:
+            demo_command.run(running, folder=demo_folder)
+
+    command.run(config, host=host, port=port, on_up=on_up)
+
+
+@app.command()
+def ingest(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File or folder: text, Markdown, HTML, PDF.")],
+    collection: Annotated[str, typer.Option(help="Collection to fill; made when it is missing.")],
+    embedder: Annotated[str | None, typer.Option(help="Embedder; by default the one a pipeline binds to it.")] = None,
+    config: Annotated[Path, typer.Option(help="The platform's YAML document.")] = Path("platform.yaml"),
+    url: Url = DEFAULT_URL,
+    prune: Annotated[bool, typer.Option(help="Delete documents of this folder whose file is gone.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Longest passage, in the embedder's tokens.", min=16)] = 120,
+    overlap_tokens: Annotated[int, typer.Option(help="Tokens that neighbouring passages share.", min=0)] = 20,
+) -> None:
+    """Read documents into a collection; running it again writes only what has changed."""
+    from serve_app.commands import ingest as command
+    from serve_app.commands.config_file import load_or_exit
+    from serve_app.ingest.command import IngestOptions
+
+    options = IngestOptions(path, collection, prune=prune, max_tokens=max_tokens, overlap_tokens=overlap_tokens)
+    report = command.run(options, load_or_exit(config, check_files=False), embedder=embedder, url=url)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    model: Annotated[str | None, typer.Option(help="Pipeline or model; by default the first pipeline.")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Ask a running platform; print the answer as it comes, with its citations."""
+    from serve_app.commands import ask as command
+
+    command.run(question, model=model, url=url)
+
+
+@app.command()
+def status(url: Url = DEFAULT_URL) -> None:
+    """Show applications, replicas, queue depth, variants and weights of a running platform."""
+    from serve_app.commands import status as command
+
+    command.run(url=url)
+
+
 def main() -> None:
     """Run the command line; the console script `manta`."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except CommandError as err:
+        typer.echo(f"manta: {err}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":  # pragma: no cover - `python -m serve_app.cli`, run by a test in its own process

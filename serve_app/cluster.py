@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -125,6 +126,7 @@ class LocalCluster:
     def stop(self) -> None:
         """End every process of the cluster and delete its folder."""
         if self._process is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
             return
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -140,20 +142,25 @@ class LocalCluster:
 
     def deploy(self, schema: Mapping[str, Any]) -> None:
         """Send a ServeDeploySchema to Serve, as KubeRay does. Raises ClusterError when Serve refuses it."""
-        answer = httpx.put(f"{self.dashboard_url}/api/serve/applications/", json=schema, timeout=120.0)
+        answer = self._serve_api("PUT", timeout_s=120.0, json=schema)
         if answer.status_code != 200:
             raise ClusterError(f"Serve refused the configuration: {answer.text[-2000:]}")
 
     def applications(self) -> dict[str, Any]:
         """Return Serve's own report of the applications, by name."""
-        answer = httpx.get(f"{self.dashboard_url}/api/serve/applications/", timeout=60.0)
+        answer = self._serve_api("GET", timeout_s=60.0)
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()["applications"]
         return found
 
+    def _serve_api(self, method: str, *, timeout_s: float, json: Any = None) -> httpx.Response:
+        url = f"{self.dashboard_url}/api/serve/applications/"
+        headers = {"authorization": f"Bearer {self.token}"}
+        return httpx.request(method, url, json=json, headers=headers, timeout=timeout_s)
+
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.dashboard_url}/api/serve/applications/", timeout=5.0).status_code == 200
+            return self._serve_api("GET", timeout_s=5.0).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -188,6 +195,10 @@ class LocalCluster:
             # Ray lowers its workers to nice 15; a busy machine then starves health checks.
             "RAY_worker_niceness": "0",
             "RAY_DEDUP_LOGS": "0",
+            # Ray's API runs code for whoever reaches it. A token of our own also keeps a token that the user may have
+            # in ~/.ray, or RAY_AUTH_MODE, from locking us out.
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
             INTERNAL_TOKEN: self.token,
             "PYTHONPATH": path,
             **self._env,

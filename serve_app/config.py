@@ -223,6 +223,7 @@ class ApiKeyConfig(Config):
     name: Name = Field(description="Tenant, as it appears in logs.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the key, in hex.")
     models: tuple[Name, ...] | None = Field(None, description="Models and pipelines it may use; absent means all.")
+    admin: bool = Field(False, description="May read /admin/status.")
 
 
 class AuthConfig(Config):

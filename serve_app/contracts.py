@@ -20,7 +20,10 @@ class EmbeddingFingerprint:
 
     def __str__(self) -> str:
         norm = "normalized" if self.normalized else "not normalized"
-        return f"{self.model} ({self.dimension} dimensions, {norm})"
+        # Clients read this in error messages, and those name no path: of a folder, only its own name.
+        is_folder = self.model.startswith(("/", ".", "~"))
+        model = self.model.rstrip("/").rsplit("/", 1)[-1] if is_folder else self.model
+        return f"{model} ({self.dimension} dimensions, {norm})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,14 @@ class Embedder(Protocol):
 
     async def describe(self) -> EmbeddingFingerprint:
         """Return what the vectors are."""
+        ...
+
+
+class CountingEmbedder(Embedder, Protocol):
+    """The embed stage as the front of ``/v1/embeddings`` needs it."""
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """Return how many tokens the texts have together."""
         ...
 
 

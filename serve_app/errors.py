@@ -128,9 +128,7 @@ class EmptyCollection(PlatformError):
     code = "collection_empty"
 
     def __init__(self, collection: str) -> None:
-        super().__init__(
-            f"collection {collection!r} is empty; fill it with `manta ingest PATH --collection {collection}`"
-        )
+        super().__init__(f"collection {collection!r} is empty; fill it with `manta ingest PATH --collection {collection}`")
 
 
 class EmbeddingMismatch(PlatformError):
@@ -145,3 +143,7 @@ class EmbeddingMismatch(PlatformError):
             f"point the pipeline at the embedder it was made with, or re-embed into a new collection: "
             f"`manta ingest PATH --collection NEW_NAME`"
         )
+
+
+class CommandError(Exception):
+    """A `manta` command cannot do its work; the text, meant for a terminal, says why and what to do."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from serve_app.config import PipelineConfig
 from serve_app.contracts import Hit, SearchQuery
-from serve_app.errors import BadRequest
+from serve_app.errors import BadRequest, UnknownModel
 from serve_app.gateway import Call, Gateway, Reply, require_text
+from serve_app.sse import ByteStream, EventBuffer, event_document, json_event
 
 CHAT_PATH = "/v1/chat/completions"
+Citations = Sequence[Mapping[str, Any]]
 
 
 async def ask(gateway: Gateway, call: Call, pipeline: PipelineConfig) -> Reply:
@@ -25,14 +28,17 @@ async def ask(gateway: Gateway, call: Call, pipeline: PipelineConfig) -> Reply:
     if call.path.partition("?")[0] != CHAT_PATH:
         raise BadRequest(f"pipeline {pipeline.name!r} is called through {CHAT_PATH}", param="model")
     messages, question = _question(call.body)
+    # The conversation's affinity is that of the request as sent: version and variant are chosen by the same key.
     version, prompt = gateway.view.version(pipeline, call.affinity)
     query = SearchQuery(version.collection, version.embedder, question, version.top_k)
     hits = await gateway.stages.retriever.search(query)
-    asked = {"role": "user", "content": prompt.render(question, hits)}
-    body = {**call.body, "model": version.model, "messages": [*messages[:-1], asked]}
-    # The conversation's affinity is that of the request as sent: version and variant are chosen by the same key.
-    inner = _InnerCall.of(call, body)
-    reply = await gateway.relay(inner, gateway.view.models[version.model])
+    # Templates are the operator's and may be slow; other callers' streams go on meanwhile.
+    asked = {"role": "user", "content": await asyncio.to_thread(prompt.render, question, hits)}
+    inner = _InnerCall.of(call, {**call.body, "model": version.model, "messages": [*messages[:-1], asked]})
+    model = gateway.view.models.get(version.model)
+    if model is None:  # gone while the passages were searched
+        raise UnknownModel(pipeline.name)
+    reply = await gateway.relay(inner, model)
     citations = [_citation(i, hit) for i, hit in enumerate(hits, start=1)]
     return dataclasses.replace(reply, body=_cited(reply, pipeline.name, citations), pipeline_version=version.name)
 
@@ -43,11 +49,10 @@ class _InnerCall(Call):
 
     @classmethod
     def of(cls, call: Call, body: Mapping[str, Any]) -> _InnerCall:
-        raw = json.dumps(body).encode()
         return cls(
             path=CHAT_PATH,
             body=body,
-            raw=raw,
+            raw=json.dumps(body).encode(),
             caller=call.caller,
             request_id=call.request_id,
             session_id=call.session_id,
@@ -68,7 +73,7 @@ def _question(body: Mapping[str, Any]) -> tuple[list[Any], str]:
         raise BadRequest("the last message must be the user's question", param="messages")
     content = last.get("content")
     if isinstance(content, list):
-        content = "\n".join(p.get("text", "") for p in content if isinstance(p, dict) and p.get("type") == "text")
+        content = "\n".join(p["text"] for p in content if isinstance(p, dict) and isinstance(p.get("text"), str))
     return messages, require_text(content, "messages")
 
 
@@ -86,37 +91,58 @@ def _citation(number: int, hit: Hit) -> dict[str, Any]:
     }
 
 
-def _cited(reply: Reply, model: str, citations: Sequence[Mapping[str, Any]]) -> bytes | AsyncIterator[bytes]:
-    if isinstance(reply.body, bytes):
-        document = json.loads(reply.body)
-        return json.dumps({**document, "model": model, "citations": citations}).encode()
-    return cite_stream(reply.body, model, citations)
-
-
-async def cite_stream(
-    chunks: AsyncIterator[bytes], model: str, citations: Sequence[Mapping[str, Any]]
-) -> AsyncIterator[bytes]:
-    """Yield a chat stream under the pipeline's name, with the citations on the chunk that ends the answer."""
-    buffer = b""
+def _cited(reply: Reply, model: str, citations: Citations) -> bytes | ByteStream:
+    if not isinstance(reply.body, bytes):
+        return cite_stream(reply.body, model, citations)
     try:
-        async for chunk in chunks:
-            buffer += chunk
-            *events, buffer = buffer.split(b"\n\n")
-            for event in events:
-                yield _rewrite(event, model, citations) + b"\n\n"
-        if buffer:
-            yield buffer
-    finally:
-        await chunks.aclose()  # type: ignore[attr-defined]
+        document = json.loads(reply.body)
+    except ValueError:
+        return reply.body
+    if not isinstance(document, dict):
+        return reply.body
+    return json.dumps({**document, "model": model, "citations": citations}).encode()
 
 
-def _rewrite(event: bytes, model: str, citations: Sequence[Mapping[str, Any]]) -> bytes:
-    if not event.startswith(b"data: {"):
-        return event
-    document = json.loads(event[6:])
-    if "error" in document:
-        return event
-    document["model"] = model
-    if any(choice.get("finish_reason") for choice in document.get("choices", ())):
-        document["citations"] = citations
-    return b"data: " + json.dumps(document).encode()
+def cite_stream(chunks: ByteStream, model: str, citations: Citations) -> ByteStream:
+    """Return a chat stream under the pipeline's name, with the citations on the chunk that ends the answer."""
+    return _CitedStream(chunks, model, citations)
+
+
+class _CitedStream:
+    """An object rather than a generator: closing it closes the inner stream, also before anything was read."""
+
+    def __init__(self, chunks: ByteStream, model: str, citations: Citations) -> None:
+        self._chunks = chunks
+        self._model = model
+        self._citations = citations
+        self._events = EventBuffer()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next whole events, rewritten; what never ended comes last, as an event of its own."""
+        async for chunk in self._chunks:
+            if events := self._events.feed(chunk):
+                return b"".join(map(self._rewrite, events))
+        if rest := self._events.flush():
+            return self._rewrite(rest)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Close the inner stream."""
+        await self._chunks.aclose()
+
+    def _rewrite(self, event: bytes) -> bytes:
+        document = event_document(event)
+        if document is None or "error" in document:
+            return event
+        document["model"] = self._model
+        if _ends_answer(document):
+            document["citations"] = self._citations
+        return json_event(document)
+
+
+def _ends_answer(document: Mapping[str, Any]) -> bool:
+    choices = document.get("choices")
+    return isinstance(choices, list) and any(isinstance(c, dict) and c.get("finish_reason") for c in choices)

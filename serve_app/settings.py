@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 INTERNAL_TOKEN = "MANTA_INTERNAL_TOKEN"  # noqa: S105  (the variable's name, not its value)
 
+MIN_FREE_DISK_GIB = 2.0  # logs, sockets and Ray's object store of a local run
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import socket
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
+from aiohttp.abc import AbstractResolver  # noqa
 
 DRAINING_HEADER = "x-manta-draining"
 
@@ -35,7 +37,7 @@ class UpstreamResponse(Protocol):
     status: int
     content_type: str
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield body bytes as they come. Raises ReplicaUnreachable when the connection breaks."""
         ...
 
@@ -67,7 +69,7 @@ class _AiohttpResponse:
         self.status = response.status
         self.content_type = response.headers.get("content-type", "application/json")
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
@@ -85,6 +87,17 @@ class _AiohttpResponse:
         self._response.close()
 
 
+def _probed_socket(address: AddrInfoType) -> socket.socket:
+    """Return a socket that notices within a minute that its peer's node is gone: nothing else ends such a stream."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if (option := getattr(socket, name, None)) is not None:
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
+
+
 class AiohttpUpstream:
     """Upstream over one aiohttp session per Router; connections are kept alive and unlimited in number."""
 
@@ -98,7 +111,8 @@ class AiohttpUpstream:
         """Send a request; return when the answer's headers are here."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60), timeout=self._timeout
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, socket_factory=_probed_socket),
+                timeout=self._timeout,
             )
         headers = {**self._headers, "x-request-id": request.request_id}
         try:

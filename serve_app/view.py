@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import jinja2
-import jinja2.sandbox
+from typing import TYPE_CHECKING
 
 from serve_app.config import ApiKeyConfig, PipelineConfig, PipelineVersionConfig
 from serve_app.contracts import Hit
 from serve_app.errors import Forbidden, Unauthenticated, UnknownModel
+from serve_app.prompts import Passage, compile_prompt, render_prompt
 from serve_app.rollout.document import RoutedModel, RoutingDocument
 from serve_app.rollout.table import BucketRange, pick, ranges
 
-ANONYMOUS = ApiKeyConfig(name="anonymous", sha256="0" * 64)
+if TYPE_CHECKING:
+    from jinja2 import Template
 
-
-@dataclass(frozen=True, slots=True)
-class PromptHit:
-    """A passage as prompt templates see it."""
-
-    number: int  # 1 is the best
-    title: str
-    text: str
+ANONYMOUS = ApiKeyConfig(name="anonymous", sha256="0" * 64, admin=True)  # the caller where no keys are configured
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A compiled prompt template."""
 
-    template: jinja2.Template
+    template: Template
 
-    def render(self, question: str, hits: list[Hit]) -> str:
+    def render(self, question: str, hits: Sequence[Hit]) -> str:
         """Return the user message that asks ``question`` over ``hits``."""
-        numbered = [PromptHit(i, _title(hit), hit.chunk.text) for i, hit in enumerate(hits, start=1)]
-        return self.template.render(question=question, hits=numbered)
+        numbered = [Passage(i, _title(hit), hit.chunk.text) for i, hit in enumerate(hits, start=1)]
+        return render_prompt(self.template, question, numbered)
 
 
 def _title(hit: Hit) -> str:
@@ -43,7 +37,11 @@ def _title(hit: Hit) -> str:
 
 
 class RoutingView:
-    """One version of the routing document; replaced as a whole when a new one arrives."""
+    """One version of the routing document; replaced as a whole when a new one arrives.
+
+    Raises:
+        ValueError: the document cannot be put in force; the message says why.
+    """
 
     def __init__(self, document: RoutingDocument) -> None:
         self.document = document
@@ -54,9 +52,8 @@ class RoutingView:
         self._tables: dict[str, tuple[BucketRange, ...]] = {m.name: ranges(m.weights) for m in document.models}
         for p in document.pipelines:
             self._tables[p.name] = ranges([(v.name, v.weight) for v in p.versions])
-        # Templates come from the operator, the passages do not: sandboxed all the same.
-        env = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True)
-        self._prompts = {(p.name, v.name): Prompt(env.from_string(v.prompt)) for p in document.pipelines for v in p.versions}
+        versions = [(p.name, v) for p in document.pipelines for v in p.versions]
+        self._prompts = {(name, v.name): Prompt(compile_prompt(v.prompt)) for name, v in versions}
 
     def authenticate(self, authorization: str | None) -> ApiKeyConfig:
         """Return who calls. Raises Unauthenticated when keys are configured and this is none of them."""
@@ -77,6 +74,11 @@ class RoutingView:
             raise UnknownModel(name)
         if not self.may_use(caller, name):
             raise Forbidden(f"this API key may not use model {name!r}", param="model")
+
+    def authorize_admin(self, caller: ApiKeyConfig) -> None:
+        """Raise Forbidden unless the caller may see how the platform is doing."""
+        if not caller.admin:
+            raise Forbidden("this API key may not read the platform's status; it needs `admin: true`")
 
     def may_use(self, caller: ApiKeyConfig, name: str) -> bool:
         """Whether the caller's key covers the name."""

@@ -13,8 +13,6 @@ from serve_app.config import VariantConfig
 from serve_app.settings import read_settings
 
 
-
-
 def build_engine(model: str, config: VariantConfig) -> Engine:
     """Return the engine of a variant; nothing heavy is imported for kinds that are not asked for."""
     if config.engine.kind == "simulated":

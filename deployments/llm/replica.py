@@ -131,5 +131,5 @@ class LlmReplica:
         # The directory may be away (its restart is no reason to stop serving): the next heartbeat registers again.
         try:
             await asyncio.wait_for(say(), timeout=TELL_TIMEOUT_S)
-        except Exception as err:  # noqa: BLE001
+        except Exception as err:
             logger.warning("the directory did not answer: %s", err)

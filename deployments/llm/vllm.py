@@ -38,6 +38,7 @@ class VllmEngine:
         _set_environment(engine, is_local=source_kind(self._config.source) != "hub")
         args = _parse_args(self._model, folder, engine)
         self._llm = _new_llm(args, self._latest)
+        await _warm_up(self._llm)
         return await _new_app(self._llm, args)
 
     def load(self) -> EngineLoad:
@@ -70,14 +71,14 @@ class _LatestStats:
 
         latest = self
 
-        class Recorder(StatLoggerBase):
-            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+        class Recorder(StatLoggerBase):  # type: ignore[misc]  # vllm ships no types
+            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:  # noqa: ARG002
                 self.engine_index = engine_index
 
             def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
                 if scheduler_stats is not None:
                     latest.load = EngineLoad(
-                        waiting=scheduler_stats.num_waiting_reqs,
+                        waiting=scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
                         running=scheduler_stats.num_running_reqs,
                         kv_cache_usage_ratio=scheduler_stats.kv_cache_usage,
                     )
@@ -86,6 +87,17 @@ class _LatestStats:
                 pass
 
         return Recorder
+
+
+async def _warm_up(llm: AsyncLLM) -> None:
+    """Generate two tokens: the first forward passes allocate and compile, and no client should wait for that."""
+    from vllm import SamplingParams
+
+    tasks = await llm.get_supported_tasks()
+    if "generate" in tasks:
+        params = SamplingParams(max_tokens=2, ignore_eos=True)
+        async for _ in llm.generate({"prompt_token_ids": [0, 1, 2, 3]}, params, request_id="warm-up"):
+            pass
 
 
 def _set_environment(engine: EngineConfig, *, is_local: bool) -> None:
@@ -130,6 +142,6 @@ async def _new_app(llm: AsyncLLM, args: Any) -> AsgiApp:
     from vllm.entrypoints.launchers.app import build_app
 
     tasks = await llm.get_supported_tasks()
-    app = build_app(args, tasks, llm.model_config)
-    await init_app_state(llm, app.state, args, tasks)
+    app: AsgiApp = build_app(args, tasks, llm.model_config)
+    await init_app_state(llm, app.state, args, tasks)  # type: ignore[attr-defined]  # FastAPI's
     return app

@@ -25,8 +25,8 @@ from evaluate import held_out_samples, quick_exact_match
 from tokenizer import save_tokenizer, train_tokenizer
 
 # Share of the training time after which each level of the curriculum begins.
-LEVEL_STARTS = (0.0, 0.12, 0.35)
-WARMUP_STEPS = 60
+LEVEL_STARTS = (0.0, 0.3, 0.6)
+WARMUP_STEPS = 40
 EVALUATION_SHARE = 0.09  # of the training time, between two evaluations
 EVALUATION_SAMPLES = 64
 
@@ -39,7 +39,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-tokens", type=int, default=2000)
-    parser.add_argument("--learning-rate", type=float, default=1.2e-3)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     return parser.parse_args()
 
 
@@ -73,8 +73,8 @@ def learning_rate(peak: float, step: int, share: float) -> float:
 
 def train_step(
     model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: Batch
-) -> tuple[float, float]:
-    """Take one step on the answer tokens; return loss and token accuracy."""
+) -> tuple[float, float, float]:
+    """Take one step; return loss, token accuracy and that of the answers' first tokens."""
     hidden = model.model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
@@ -86,8 +86,9 @@ def train_step(
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    accuracy = (logits.argmax(-1) == batch.targets).float().mean()
-    return loss.item(), accuracy.item()
+    right = (logits.argmax(-1) == batch.targets).float()
+    first = right[batch.turns.diff(prepend=torch.tensor([-1])) > 0]
+    return loss.item(), right.mean().item(), first.mean().item()
 
 
 def publish(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
@@ -118,10 +119,10 @@ def train(options: argparse.Namespace) -> None:
     for step, (share, batch) in enumerate(stream):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(options.learning_rate, step, share)
-        loss, accuracy = train_step(model, optimizer, batch)
+        loss, accuracy, first = train_step(model, optimizer, batch)
         tokens += batch.input_ids.numel()
         if step % 20 == 0:
-            report = f"loss {loss:.3f} accuracy {accuracy:.3f}"
+            report = f"loss {loss:.3f} accuracy {accuracy:.3f} first {first:.3f}"
             print(f"{share:.3f} step {step} tokens {tokens} {report}", flush=True)
         if share >= due:
             due = share + EVALUATION_SHARE

@@ -16,11 +16,11 @@ from types import ModuleType
 
 # Not the library a reader asks about: tests, toys, tools, internals, other platforms, and what 3.13 removed.
 SKIPPED = frozenset(
-    """aifc antigravity asynchat asyncore audioop bdb cgi cgitb chunk crypt ctypes curses dbm distutils encodings
-    ensurepip ftplib idlelib imaplib imghdr imp lib2to3 mailbox mailcap msilib nis nntplib ntpath nturl2path
-    ossaudiodev pdb pipes poplib pyclbr pydoc pydoc_data sax site-packages smtpd smtplib sndhdr spwd sre_compile
-    sre_constants sre_parse sunau symtable tabnanny telnetlib test tests this tkinter turtle turtledemo uu webbrowser
-    wsgiref xdrlib xmlrpc""".split()  # noqa: SIM905
+    """aifc antigravity asynchat asyncore audioop bdb cgi cgitb chunk cookiejar crypt ctypes curses dbm distutils doctest
+    encodings ensurepip ftplib handlers idlelib imaplib imghdr imp lib2to3 mailbox mailcap mock msilib nis nntplib
+    ntpath nturl2path optparse ossaudiodev pdb pickletools pipes poplib pyclbr pydoc pydoc_data sax site-packages smtpd
+    smtplib sndhdr socketserver spwd sre_compile sre_constants sre_parse sunau symtable tabnanny telnetlib test tests
+    this tkinter turtle turtledemo uu webbrowser wsgiref xdrlib xmlrpc""".split()  # noqa: SIM905
 )
 # Written in C, in full or in part: their docstrings are on the live objects only. Importing them has no side effects.
 LIVE = (
@@ -57,15 +57,28 @@ class DocumentedModule:
 def standard_library() -> Iterator[DocumentedModule]:
     """Yield the public modules of this Python, sorted by name; nothing is run but the imports of ``LIVE``."""
     sources = dict(_sources(Path(sysconfig.get_path("stdlib"))))
-    for name in sorted({*sources, *LIVE}):
-        doc, objects = _from_source(name, sources[name]) if name in sources else ("", [])
-        if name in LIVE:
-            live = importlib.import_module(name)
-            known = {item.name for item in objects}
-            doc = doc or _doc_of(live)
-            objects += [item for item in _from_live(name, live) if item.name not in known]
-        if doc or objects:
-            yield DocumentedModule(name, doc, tuple(objects))
+    modules = (_module(name, sources.get(name)) for name in sorted({*sources, *LIVE}))
+    yield from (module for module in modules if module.doc or module.objects)
+
+
+def module_named(name: str) -> DocumentedModule:
+    """Return one public module.
+
+    Raises:
+        KeyError: it is not public, or not in this Python.
+    """
+    sources = dict(_sources(Path(sysconfig.get_path("stdlib"))))
+    return _module(name, None if name in LIVE and name not in sources else sources[name])
+
+
+def _module(name: str, source: Path | None) -> DocumentedModule:
+    doc, objects = _from_source(name, source) if source else ("", [])
+    if name in LIVE:
+        live = importlib.import_module(name)
+        known = {item.name for item in objects}
+        doc = doc or _doc_of(live)
+        objects += [item for item in _from_live(name, live) if item.name not in known]
+    return DocumentedModule(name, doc, tuple(objects))
 
 
 def _sources(library: Path) -> Iterator[tuple[str, Path]]:

@@ -169,7 +169,6 @@ class _Answer:
     async def reply(self, reply: Reply) -> None:
         """Send what the gateway answered."""
         headers = [
-            *self._headers,
             (b"content-type", reply.content_type.encode()),
             (b"x-manta-model", reply.model.encode()),
             (b"x-manta-variant", reply.variant.encode()),
@@ -185,4 +184,4 @@ class _Answer:
 
     async def _bytes(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self._is_started = True
-        await send_bytes(self._send, status, body, [*self._headers, *headers])
+        await send_bytes(self._send, status, body, headers)

@@ -27,10 +27,15 @@ class Directory:
         self.version = 0
 
     def heartbeat(self, entry: ReplicaEntry, *, seq: int, now_s: float) -> None:
-        """Add or refresh an entry. Late news (an older ``seq``, or of a replica that said goodbye) is dropped."""
+        """Add or refresh an entry. Late news (an older ``seq``, or of a replica that said goodbye) is dropped.
+
+        A replica that drains never takes new work again, whatever a heartbeat that was on its way still says.
+        """
         line = self._lines.get(entry.replica_id)
         if entry.replica_id in self._gone or (line is not None and seq <= line.seq):
             return
+        if line is not None and line.entry.state is ReplicaState.DRAINING:
+            entry = replace(entry, state=ReplicaState.DRAINING)
         if line is None or line.entry != entry:
             self.version += 1
         self._lines[entry.replica_id] = _Line(entry, now_s, seq)

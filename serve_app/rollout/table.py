@@ -25,10 +25,10 @@ def ranges(weights: Sequence[tuple[str, int]]) -> tuple[BucketRange, ...]:
     """Return the bucket ranges of variants with integer weights that sum to 100, in the order given.
 
     Raises:
-        ValueError: the weights do not sum to 100.
+        ValueError: a weight is negative, or the weights do not sum to 100.
     """
-    if sum(weight for _, weight in weights) != 100:
-        raise ValueError(f"weights must sum to 100, got {dict(weights)}")
+    if any(weight < 0 for _, weight in weights) or sum(weight for _, weight in weights) != 100:
+        raise ValueError(f"weights must be 0 or more and sum to 100, got {dict(weights)}")
     found, start = [], 0
     for variant, weight in weights:
         stop = start + weight * BUCKETS // 100
@@ -42,7 +42,8 @@ def bucket_of(key: str) -> int:
 
     HAProxy's ``crc32`` converter computes the same number, so a native edge can split alike.
     """
-    return zlib.crc32(key.encode()) % BUCKETS
+    # JSON may hold half a surrogate pair, which strict UTF-8 refuses.
+    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % BUCKETS
 
 
 def pick(table: Sequence[BucketRange], key: str) -> str:

@@ -81,7 +81,7 @@ async def test_many_texts_are_cut_in_passes_and_alike_lengths_go_together() -> N
 async def test_calls_that_arrive_together_share_a_pass_off_the_event_loop() -> None:
     encoder = LengthEncoder()
     stage = embedder(encoder)
-    assert await asyncio.gather(stage.embed(["a"]), stage.embed(["bb"])) == [[[1.0]], [[2.0]]]
+    assert list(await asyncio.gather(stage.embed(["a"]), stage.embed(["bb"]))) == [[[1.0]], [[2.0]]]
     assert encoder.passes == [["a", "bb"]]
     assert encoder.threads == {"embed_0"}
 

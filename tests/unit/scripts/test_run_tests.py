@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import run_tests
-from run_tests import GROUPS, Outcome
+
+from scripts import run_tests
+from scripts.run_tests import GROUPS, Outcome
 
 ROOT = Path(__file__).resolve().parents[3]
 

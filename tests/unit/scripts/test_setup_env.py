@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import setup_env
-from setup_plan import Venv
+
+from scripts import setup_env
+from scripts.setup_plan import Venv
 
 SCRIPT = Path(setup_env.__file__)
 

@@ -31,7 +31,9 @@ def test_the_order_of_the_rankings_does_not_change_a_score(rankings: list[list[i
 
 @given(RANKINGS.filter(lambda rankings: len(rankings) >= 2))
 def test_an_item_first_everywhere_wins(rankings: list[list[int]]) -> None:
-    assert fuse([[-1, *ranking] for ranking in rankings])[0] == (-1, pytest.approx(len(rankings) / (RANK_CONSTANT + 1)))
+    winner, score = fuse([[-1, *ranking] for ranking in rankings])[0]
+    assert winner == -1
+    assert score == pytest.approx(len(rankings) / (RANK_CONSTANT + 1))
 
 
 def test_found_by_both_beats_found_first_by_one() -> None:

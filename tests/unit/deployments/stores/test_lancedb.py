@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import lancedb
+import pyarrow as pa
 import pytest
 
 from deployments.stores.lancedb import LanceStore
+from deployments.stores.opening import open_store
+from serve_app.config import VectorStoreConfig
 from serve_app.contracts import Chunk, EmbeddedDocument, EmbeddingFingerprint
 from serve_app.errors import BadRequest, EmbeddingMismatch, EmptyCollection, Unavailable
 
@@ -161,3 +166,36 @@ async def test_a_folder_deleted_and_filled_again_under_a_reader_is_read_anew(tmp
         await found(reader, "before")
     await filled(LanceStore(str(folder)), document("a", "after"))
     assert await found(reader, "after") == ["after"]
+
+
+async def test_calls_without_anything_to_do_do_nothing(store: LanceStore) -> None:
+    assert await store.delete_documents("docs", ["a"]) == 0
+    await store.create("docs", PRINT)
+    await store.replace_documents("docs", [])
+    await store.finish("docs")
+    assert await store.documents("docs") == {}
+
+
+async def test_writing_to_a_collection_that_was_not_made_is_refused(store: LanceStore) -> None:
+    with pytest.raises(EmptyCollection):
+        await store.replace_documents("docs", [document("a", "one")])
+
+
+async def test_two_processes_that_create_at_once_agree(store: LanceStore, tmp_path: Path) -> None:
+    await store.describe("docs")  # connects, and finds nothing
+    late = LanceStore(str(tmp_path / "lance"), refresh_s=0)
+    await asyncio.gather(store.create("docs", PRINT), late.create("docs", PRINT))
+    assert await store.describe("docs") == await late.describe("docs")
+
+
+async def test_a_table_of_another_program_is_not_touched(store: LanceStore, tmp_path: Path) -> None:
+    connection = await lancedb.connect_async(tmp_path / "lance")
+    await connection.create_table("docs", pa.table({"x": [1]}))
+    for call in (store.create("docs", PRINT), store.describe("docs")):
+        with pytest.raises(BadRequest, match="was not made by `manta ingest`"):
+            await call
+
+
+async def test_the_configured_store_opens(tmp_path: Path) -> None:
+    store = open_store(VectorStoreConfig(uri=str(tmp_path)))
+    assert await store.describe("docs") is None

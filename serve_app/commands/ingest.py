@@ -1,0 +1,47 @@
+"""`manta ingest PATH --collection NAME`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from deployments.embedding_sources import resolve
+from deployments.stores.opening import open_store
+from serve_app.commands.client import API_KEY
+from serve_app.config import EmbedderConfig, PlatformConfig
+from serve_app.errors import CommandError, PlatformError
+from serve_app.ingest.client import EmbeddingClient
+from serve_app.ingest.command import IngestOptions, ingest
+from serve_app.ingest.report import IngestReport
+from serve_app.ingest.tokens import load_tokenizer
+
+
+def run(options: IngestOptions, config: PlatformConfig, *, embedder: str | None, url: str) -> IngestReport:
+    """Ingest through the running platform's embedder into the configured store. Raises CommandError."""
+    chosen = choose_embedder(config, options.collection, embedder)
+    try:
+        return asyncio.run(_ingest(options, config, chosen, url=url))
+    except PlatformError as err:
+        raise CommandError(err.message) from err
+
+
+def choose_embedder(config: PlatformConfig, collection: str, name: str | None) -> EmbedderConfig:
+    """Return the embedder named, else the one a pipeline binds to the collection, else the only one.
+
+    Raises:
+        CommandError: there is no such embedder, or none of these rules gives exactly one.
+    """
+    by_name = {e.name: e for e in config.embedders}
+    bound = {v.embedder for p in config.pipelines for v in p.versions if v.collection == collection}
+    wanted = {name} if name else (bound or set(by_name))
+    if len(wanted) != 1 or not wanted <= set(by_name):
+        declared = ", ".join(sorted(by_name)) or "none"
+        raise CommandError(f"choose the embedder of collection {collection!r} with --embedder; declared: {declared}")
+    return by_name[wanted.pop()]
+
+
+async def _ingest(options: IngestOptions, config: PlatformConfig, embedder: EmbedderConfig, *, url: str) -> IngestReport:
+    tokenizer = load_tokenizer(resolve(embedder.source))
+    store = open_store(config.vector_store)
+    async with EmbeddingClient(url, embedder.name, api_key=os.environ.get(API_KEY)) as client:
+        return await ingest(options, store, embedder=client, tokenizer=tokenizer)

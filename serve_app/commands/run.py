@@ -1,0 +1,120 @@
+"""`manta run FILE`: the platform on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Collection
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+
+from serve_app.apps import Json, build_schema, cpus_needed
+from serve_app.cluster import ClusterError, LocalCluster, require_free
+from serve_app.config import PlatformConfig
+from serve_app.errors import CommandError
+from serve_app.settings import MIN_FREE_DISK_GIB
+
+POLL_S = 1.0
+DEAD = {"DEPLOY_FAILED", "UNHEALTHY"}
+OnUp = Callable[["Running"], None]
+
+
+class Running:
+    """A platform that was started here."""
+
+    def __init__(self, config: PlatformConfig, schema: Json, *, cluster: LocalCluster, console: Console) -> None:
+        options = schema["http_options"]
+        self.config = config
+        self.console = console
+        self.url = f"http://{options['host']}:{options['port']}"
+        self.apps = [app["name"] for app in schema["applications"]]
+        self._cluster = cluster
+        self._started_s = time.monotonic()
+        self._seen: dict[str, str] = {}
+
+    def wait(self, names: Collection[str]) -> None:
+        """Wait until these applications run, reporting every change. Raises CommandError when one fails."""
+        with self.console.status("starting") as spinner:
+            while True:
+                states = self._poll()
+                missing = [n for n in names if states.get(n) != "RUNNING"]
+                if not missing:
+                    return
+                elapsed_s = time.monotonic() - self._started_s
+                spinner.update(f"waiting for {', '.join(missing)} ({elapsed_s:.0f} s)")
+                time.sleep(POLL_S)
+
+    def serve_forever(self) -> NoReturn:
+        """Watch the cluster until Ctrl-C. Raises CommandError when Ray ends by itself."""
+        while self._cluster.is_alive():
+            time.sleep(POLL_S)
+        raise CommandError("Ray has stopped; start the platform again with `manta run`")
+
+    def _poll(self) -> dict[str, str]:
+        if not self._cluster.is_alive():
+            raise CommandError("Ray stopped while the platform was starting")
+        found = self._cluster.applications()
+        states = {name: str(app["status"]) for name, app in found.items()}
+        for name, status in sorted(states.items()):
+            if self._seen.get(name) != status:
+                self.console.print(f"[dim]{time.monotonic() - self._started_s:6.0f} s[/]  {name:<24} {status.lower()}")
+        self._seen = states
+        if failed := [name for name in self.apps if states.get(name) in DEAD]:
+            raise CommandError("\n".join(failure(name, found[name]) for name in failed))
+        return states
+
+
+def failure(name: str, app: Any) -> str:
+    """Return what went wrong with an application: the last line of what its replicas said."""
+    messages = [d.get("message", "") for d in app.get("deployments", {}).values()] + [app.get("message", "")]
+    told = next((m.strip() for m in messages if m.strip()), "no message")
+    lines = [line.strip() for line in told.splitlines() if "Error" in line or "Exception" in line or ": " in line]
+    return f"{name} failed: {(lines or [told])[-1]}"
+
+
+def run(config: PlatformConfig, *, host: str, port: int, on_up: OnUp | None = None) -> NoReturn:
+    """Start the platform, call ``on_up``, and serve until interrupted. Everything started ends with it.
+
+    Raises:
+        CommandError: the port is taken, Ray does not start, or an application fails.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    console = Console()
+    schema = build_schema(config, http_port=port, http_host=host)
+    cluster = LocalCluster(num_cpus=cpus_needed(schema))
+    try:
+        require_free(port, host)
+        require_disk(cluster)
+        console.print(f"starting Ray and {len(schema['applications'])} applications; on CPU this takes minutes")
+        cluster.start()
+        running = Running(config, schema, cluster=cluster, console=console)
+        cluster.deploy(schema)
+        if on_up is None:
+            running.wait(running.apps)
+            console.print(f"[bold]{escape(running.url)}/v1[/] serves; Ctrl-C stops it")
+        else:
+            on_up(running)
+        running.serve_forever()
+    except ClusterError as err:
+        raise CommandError(str(err)) from err
+    finally:
+        console.print("stopping")
+        cluster.stop()
+
+
+def require_disk(cluster: LocalCluster) -> None:
+    """Raise CommandError when Ray's temporary folder is on a disk that is nearly full."""
+    free_gib = shutil.disk_usage(cluster.folder).free / 2**30
+    if free_gib < MIN_FREE_DISK_GIB:
+        raise CommandError(
+            f"only {free_gib:.1f} GiB are free where temporary files go; make {MIN_FREE_DISK_GIB} GiB free, "
+            f"or point TMPDIR to another disk"
+        )
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,69 @@
+"""Server-sent events as bytes: where one ends, what it carries, and the event that reports an error."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Protocol, Self
+
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+
+
+class ByteStream(Protocol):
+    """Bytes as they come. ``aclose`` frees everything behind the stream, also when nothing was read from it."""
+
+    def __aiter__(self) -> Self:
+        """Return the stream itself."""
+        ...
+
+    async def __anext__(self) -> bytes:
+        """Return the next bytes."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free what the stream holds; a second call does nothing."""
+        ...
+
+
+class EventBuffer:
+    """Cuts bytes into whole events, however the network has cut them."""
+
+    def __init__(self) -> None:
+        self._partial = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the events that are complete now, each with the blank line that ends it."""
+        data, start = self._partial + data, 0
+        events = []
+        for end in _BLANK_LINE.finditer(data):
+            events.append(data[start : end.end()])
+            start = end.end()
+        self._partial = data[start:]
+        return events
+
+    def flush(self) -> bytes:
+        """Return the event that never ended, and forget it."""
+        partial, self._partial = self._partial, b""
+        return partial
+
+
+def event_document(event: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that an event carries on one data line, or None."""
+    for line in event.splitlines():
+        if line.startswith(b"data:"):
+            try:
+                document = json.loads(line[5:])
+            except ValueError:
+                return None
+            return document if isinstance(document, dict) else None
+    return None
+
+
+def json_event(document: dict[str, Any]) -> bytes:
+    """Return an event that carries a JSON object."""
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+def error_event(message: str) -> bytes:
+    """Return an event with OpenAI's error object, which SDKs raise as an APIError."""
+    return json_event({"error": {"message": message, "type": "server_error", "param": None, "code": "stream_broken"}})

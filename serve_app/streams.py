@@ -1,0 +1,64 @@
+"""LeasedStream: a replica's event stream on its way to a client."""
+
+from __future__ import annotations
+
+import logging
+from typing import Self
+
+from serve_app.pool import Lease
+from serve_app.sse import EventBuffer, error_event
+from serve_app.upstream import ReplicaUnreachable, UpstreamResponse
+
+logger = logging.getLogger("ray.serve")
+
+
+class LeasedStream:
+    """Yields whole events; gives the lease back when the stream ends, breaks or is closed, also before it began.
+
+    A connection that breaks ends in an error event, never silently. Only whole events are passed on, because after half
+    a one SDKs would fail on the half and never see the error. (A generator would not do: closing one that was never
+    started runs none of its code, and a client may leave before its first byte.)
+    """
+
+    def __init__(self, response: UpstreamResponse, lease: Lease) -> None:
+        self._response = response
+        self._lease = lease
+        self._chunks = response.chunks()
+        self._events = EventBuffer()
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next whole events."""
+        try:
+            while not self._is_over:
+                if whole := await self._next():
+                    return whole
+        except BaseException:
+            self._end()
+            raise
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Drop the connection, so that the replica aborts, and give the lease back."""
+        self._end()
+        await self._chunks.aclose()
+
+    async def _next(self) -> bytes:
+        try:
+            return b"".join(self._events.feed(await anext(self._chunks)))
+        except StopAsyncIteration:
+            self._end()
+            return self._events.flush()
+        except ReplicaUnreachable:
+            logger.warning("the stream from replica %s broke", self._lease.replica_id)
+            self._end()
+            return error_event("the replica that was answering has failed; send the request again")
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._response.close()
+            self._lease.release()

@@ -1,0 +1,42 @@
+"""Finds the guarded port of the real LLM replica on this machine."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import psutil
+
+
+def replica_process() -> psutil.Process:
+    """Return the process of the LLM replica."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any("llm.chat.stable:LLM" in part for part in process.info["cmdline"] or ()):
+            return process
+    raise AssertionError("no LLM replica runs here")
+
+
+def replica_url(process: psutil.Process) -> str:
+    """Return the URL of the one port of the process that asks for the internal token."""
+    for connection in process.net_connections(kind="tcp"):
+        if connection.status == psutil.CONN_LISTEN:
+            url = f"http://{connection.laddr.ip}:{connection.laddr.port}"
+            try:
+                if httpx.get(f"{url}/health", timeout=2).status_code == 401:
+                    return url
+            except httpx.HTTPError:
+                continue
+    raise AssertionError("the LLM replica has no guarded port")
+
+
+def internal_token(process: psutil.Process) -> str:
+    """Return the token that the cluster was started with."""
+    return str(process.environ()["MANTA_INTERNAL_TOKEN"])
+
+
+def vllm_running(url: str, token: str) -> float:
+    """Return vLLM's own count of running requests."""
+    text = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {token}"}, timeout=20).text
+    found = re.search(r"^vllm:num_requests_running\{.*\} (\S+)$", text, re.MULTILINE)
+    assert found is not None
+    return float(found.group(1))

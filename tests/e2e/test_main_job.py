@@ -1,0 +1,168 @@
+"""The main job on real vLLM, real embeddings and real documents, used as its clients use it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from serve_app.commands.demo import QUESTIONS
+from tests.e2e.conftest import MainJob
+from tests.e2e.replica_port import internal_token, replica_process, replica_url, vllm_running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
+
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What does os.getcwd do?"}]
+
+
+@pytest.fixture
+def client(main_job: MainJob) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{main_job.url}/v1", api_key="none", timeout=300, max_retries=0)
+
+
+def test_main_job_ingests_5000_chunks_and_answers_three_questions_with_citations(main_job: MainJob) -> None:
+    output = main_job.output()
+    [chunks] = {int(n) for n in re.findall(r"files, (\d+) chunks written", output)[-1:]}
+    assert chunks >= 5_000
+    for question in QUESTIONS:
+        answer = output.partition(question)[2]
+        assert re.search(r"\S+\s+\[1\] .* \(python-docs/\S+:\d+-\d+\)", answer), output[-4000:]
+
+
+def test_openai_sdk_lists_models(client: openai.OpenAI) -> None:
+    assert {card.id for card in client.models.list()} == {"chat", "docs-assistant", "minilm"}
+
+
+def test_openai_sdk_streams_a_chat_from_the_model(client: openai.OpenAI) -> None:
+    chunks = list(client.chat.completions.create(model="chat", messages=HELLO, stream=True, max_tokens=12))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks)
+    assert chunks[-1].choices[0].finish_reason in {"stop", "length"}
+    assert {c.model for c in chunks} == {"chat"}
+
+
+def test_openai_sdk_gets_a_whole_completion(client: openai.OpenAI) -> None:
+    completion = client.completions.create(model="chat", prompt="import os", max_tokens=4, extra_body={"ignore_eos": True})
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens == 4
+
+
+def test_openai_sdk_streams_the_pipeline_with_citations_on_the_last_chunk(client: openai.OpenAI) -> None:
+    chunks = list(client.chat.completions.create(model="docs-assistant", messages=HELLO, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks)
+    assert {c.model for c in chunks} == {"docs-assistant"}
+    *_, last = [c for c in chunks if c.choices and c.choices[0].finish_reason]
+    citations = last.model_extra["citations"] if last.model_extra else []
+    assert [c["number"] for c in citations] == [1, 2, 3]
+    assert any("getcwd" in c["text"] for c in citations)
+
+
+def test_openai_sdk_gets_the_pipelines_whole_answer_with_citations(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="docs-assistant", messages=HELLO)
+    assert answer.choices[0].message.content
+    assert answer.model_extra is not None
+    assert len(answer.model_extra["citations"]) == 3
+
+
+def test_openai_sdk_embeds(client: openai.OpenAI) -> None:
+    answer = client.embeddings.create(model="minilm", input=["current directory", "working folder", "a red apple"])
+    first, second, third = (item.embedding for item in answer.data)
+    assert len(first) == 384
+    assert dot(first, second) > dot(first, third)
+
+
+def dot(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        pytest.param({"model": "nobody", "messages": HELLO}, 404, "model", id="unknown-model"),
+        pytest.param({"model": "chat", "messages": HELLO, "max_tokens": -1}, 400, "max_tokens", id="negative-max-tokens"),
+        pytest.param({"messages": HELLO}, 400, "model", id="no-model"),
+    ],
+)
+def test_a_bad_request_names_its_field(main_job: MainJob, body: dict[str, object], status: int, param: str) -> None:
+    answer = httpx.post(f"{main_job.url}/v1/chat/completions", json=body, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+
+
+def test_malformed_json_is_a_400(main_job: MainJob) -> None:
+    answer = httpx.post(f"{main_job.url}/v1/chat/completions", content=b'{"model": "chat",', timeout=60)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_a_body_of_20_mb_is_a_413(main_job: MainJob) -> None:
+    body = json.dumps({"model": "chat", "messages": [{"role": "user", "content": "x" * 20_000_000}]})
+    answer = httpx.post(f"{main_job.url}/v1/chat/completions", content=body, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_the_replicas_port_answers_401_without_the_internal_token(main_job: MainJob) -> None:
+    assert main_job.process.poll() is None
+    process = replica_process()
+    url = replica_url(process)
+    for path in ("/v1/models", "/v1/chat/completions", "/metrics", "/health"):
+        assert httpx.post(f"{url}{path}", json={}).status_code == 401
+        assert httpx.get(f"{url}{path}", headers={"authorization": "Bearer wrong"}).status_code == 401
+    good = {"authorization": f"Bearer {internal_token(process)}"}
+    assert httpx.get(f"{url}/v1/models", headers=good).status_code == 200
+
+
+def test_a_client_that_leaves_mid_stream_aborts_its_request_inside_vllm(main_job: MainJob) -> None:
+    process = replica_process()
+    url, token = replica_url(process), internal_token(process)
+    with socket.create_connection(("127.0.0.1", int(main_job.url.rpartition(":")[2]))) as connection:
+        connection.sendall(endless_chat())
+        received = b""
+        while received.count(b"data: ") < 5:
+            received += connection.recv(65_536)
+        assert vllm_running(url, token) == 1
+    left_s = time.monotonic()
+    while vllm_running(url, token) > 0:
+        assert time.monotonic() - left_s < 1.0, "vLLM still generates a second after its client left"
+        time.sleep(0.05)
+
+
+def endless_chat() -> bytes:
+    body = {"model": "chat", "stream": True, "max_tokens": 1500, "ignore_eos": True, "messages": HELLO}
+    raw = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n\r\n"
+    return head.encode() + raw
+
+
+def test_manta_ask_prints_an_answer_with_citations(main_job: MainJob) -> None:
+    done = main_job.manta("ask", QUESTIONS[0])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[1] " in done.stdout
+
+
+def test_manta_status_shows_apps_variants_and_weights(main_job: MainJob) -> None:
+    done = main_job.manta("status")
+    assert done.returncode == 0, done.stderr
+    for word in ("llm.chat.stable", "stable", "100", "docs-assistant", "queue depth"):
+        assert word in done.stdout
+
+
+def test_ingesting_again_adds_nothing(main_job: MainJob) -> None:
+    config = str(main_job.folder / "platform.yaml")
+    arguments = ("--collection", "docs", "--config", config)
+    (main_job.folder / "more").mkdir()
+    (main_job.folder / "more" / "notes.md").write_text("# Notes\n\nThe moon is made of green cheese.\n", encoding="utf-8")
+    first = main_job.manta("ingest", str(main_job.folder / "more"), *arguments)
+    second = main_job.manta("ingest", str(main_job.folder / "more"), *arguments)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert counts(first.stderr) == ["1", "0", "0"]
+    assert counts(second.stderr) == ["0", "0", "1"]
+
+
+def counts(table: str) -> list[str]:
+    """Return added, changed and unchanged of the summary's one row."""
+    row = next(line for line in table.splitlines() if line.startswith("│"))
+    return [cell.strip() for cell in row.strip("│").split("│")][:3]

@@ -1,0 +1,29 @@
+"""One platform for all integration tests: Ray takes half a minute to start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.platform import Platform, simulated
+
+CONFIG: dict[str, Any] = {
+    "models": [{"name": "chat", "variants": [simulated(latency={"decode_s_per_token": 0.05})]}],
+    "router": {"cpus": 0.5, "drain_timeout_s": 60},
+}
+
+
+@pytest.fixture(scope="session")
+def _cluster() -> Iterator[Platform]:
+    made = Platform(CONFIG)
+    with made.cluster:
+        yield made
+
+
+@pytest.fixture
+def platform(_cluster: Platform) -> Platform:
+    """The running platform with CONFIG in force."""
+    _cluster.deploy(CONFIG)
+    return _cluster
