@@ -16,8 +16,8 @@ def decide(*, current: int, waiting: float, running: float, target_queue_depth: 
     """Return how many replicas the present load needs.
 
     Up: so many that the waiting requests, spread evenly, are at most ``target_queue_depth`` per replica.
-    Down: one fewer when nothing waits and the running requests would fit the replicas that remain at half of what
-    each decodes now, so that removing one does not make a queue.
+    Down: one fewer when nothing waits and the replicas that remain would run at most half of ``target_queue_depth``
+    requests each, so that removing one does not make a queue. Nothing at all to do: none.
     """
     if waiting + running <= 0:
         return 0
@@ -44,9 +44,7 @@ class QueueDepthPolicy:
         if waiting is None or running is None:
             return ctx.target_num_replicas, {}  # nobody has reported yet
         running = max(running, (_sum(metrics, OPEN) or 0.0) - waiting)
-        wanted = decide(
-            current=ctx.current_num_replicas, waiting=waiting, running=running, target_queue_depth=self._target
-        )
+        wanted = decide(current=ctx.current_num_replicas, waiting=waiting, running=running, target_queue_depth=self._target)
         return wanted, {}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from serve_app.contracts import DirectorySnapshot, EmbeddingFingerprint, Hit, ReplicaEntry, SearchQuery
-from serve_app.errors import Unavailable
+from serve_app.errors import PlatformError, RateLimited, Unavailable
 
 RETRY_S = 0.5
 
@@ -26,12 +26,20 @@ class LazyHandle:
         """Call a method of the deployment and return its result.
 
         Raises:
-            Unavailable: the application does not exist, ``wait_s`` seconds long.
+            Unavailable: the application does not exist, ``wait_s`` seconds long, or its replica is gone.
+            RateLimited: it has more requests than it takes.
             Exception: what the method raised.
         """
         if self._handle is None:
             self._handle = await self._find()
-        return await getattr(self._handle, method).remote(*args)
+        try:
+            return await getattr(self._handle, method).remote(*args)
+        except PlatformError:
+            raise
+        except Exception as err:
+            if (known := _of_serve(err, self._app)) is None:
+                raise
+            raise known from err
 
     async def _find(self) -> Any:
         from ray import serve
@@ -45,6 +53,18 @@ class LazyHandle:
                 if time.monotonic() >= deadline_s:
                     raise Unavailable(f"{self._app} is not deployed yet", retry_after_s=5) from err
             await asyncio.sleep(RETRY_S)
+
+
+def _of_serve(error: Exception, app: str) -> PlatformError | None:
+    """Return what a failure of Serve's own means to a client, or None for an error of the method called."""
+    from ray.exceptions import RayActorError
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+
+    if isinstance(error, BackPressureError):
+        return RateLimited(f"{app} is busy; try again later", retry_after_s=5)
+    if isinstance(error, RayActorError | DeploymentUnavailableError | ReplicaUnavailableError):
+        return Unavailable(f"{app} has no healthy replica; try again later", retry_after_s=5)
+    return None
 
 
 class HandleDirectory:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from serve_app.contracts import DirectorySnapshot, ReplicaEntry
 from serve_app.rollout.directory import Directory
 from serve_app.rollout.document import RoutingDocument
+from serve_app.view import RoutingView
 
 logger = logging.getLogger("ray.serve")
 
-HEARTBEAT_S = 1.0
 TTL_S = 5.0
 POLL_S = 20.0  # a watch without news returns after this long, so that dead watchers do not pile up
 COALESCE_S = 0.1  # news closer together than this reach Routers as one
@@ -33,8 +33,9 @@ class Rollouts:
         self._news = asyncio.Event()
 
     async def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take a new routing document, in place. Raises ValidationError and keeps the old one when it is bad."""
+        """Take a new routing document, in place. Raises ValueError and keeps the old one when it is bad."""
         document = RoutingDocument.model_validate(user_config["routing"])
+        RoutingView(document)  # what Routers will make of it: a weight sum or a prompt may be wrong still
         self._routing = document.model_dump_json()
         self._revision += 1
         self._tell()

@@ -55,8 +55,8 @@ GROUPS = {
     group.name: group
     for group in (
         Group("unit", ("tests/unit",), NO_ENGINE, limit_s=180),
-        Group("integration", ("tests/integration",), NO_ENGINE, limit_s=660),
-        Group("main-job", ("tests/e2e/test_main_job.py",), NOT_EVERYWHERE, limit_s=480),
+        Group("integration", ("tests/integration",), NO_ENGINE, limit_s=900),
+        Group("main-job", ("tests/e2e/test_main_job.py",), NOT_EVERYWHERE, limit_s=1_500),
         Group("e2e", ("tests/e2e",), NOT_EVERYWHERE, limit_s=3_600),
     )
 }

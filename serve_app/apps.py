@@ -122,6 +122,7 @@ def _autoscaling(scaling: AutoscalingConfig) -> Json:
         "initial_replicas": scaling.min_replicas,
         "upscale_delay_s": scaling.upscale_delay_s,
         "downscale_delay_s": scaling.downscale_delay_s,
+        # Deprecated for an environment variable, yet Serve still checks the look-back period against it.
         "metrics_interval_s": 1.0,
         "look_back_period_s": 5.0,
         "policy": {

@@ -91,6 +91,7 @@ def ingest(
     config: Annotated[Path, typer.Option(help="The platform's YAML document.")] = Path("platform.yaml"),
     url: Url = DEFAULT_URL,
     prune: Annotated[bool, typer.Option(help="Delete documents of this folder whose file is gone.")] = False,
+    root_name: Annotated[str | None, typer.Option(help="First part of document ids; by default the folder's name.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest passage, in the embedder's tokens.", min=16)] = 120,
     overlap_tokens: Annotated[int, typer.Option(help="Tokens that neighbouring passages share.", min=0)] = 20,
 ) -> None:
@@ -99,7 +100,14 @@ def ingest(
     from serve_app.commands.config_file import load_or_exit
     from serve_app.ingest.command import IngestOptions
 
-    options = IngestOptions(path, collection, prune=prune, max_tokens=max_tokens, overlap_tokens=overlap_tokens)
+    options = IngestOptions(
+        path,
+        collection,
+        prune=prune,
+        max_tokens=max_tokens,
+        overlap_tokens=overlap_tokens,
+        root_name=root_name,
+    )
     report = command.run(options, load_or_exit(config, check_files=False), embedder=embedder, url=url)
     raise typer.Exit(report.exit_code)
 

@@ -20,6 +20,7 @@ import httpx
 from serve_app.settings import INTERNAL_TOKEN, new_token
 
 START_TIMEOUT_S = 180.0
+MAX_FOLDER_CHARS = 13
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -42,6 +43,14 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
+def short_folder(wanted: str) -> str:
+    """Return the folder for temporary files, or /tmp when its path is too long.
+
+    HAProxy takes socket paths of at most 97 characters, and Serve puts 84 of its own below this folder.
+    """
+    return wanted if len(wanted) <= MAX_FOLDER_CHARS else "/tmp"  # noqa: S108  (mkdtemp makes a private folder in it)
+
+
 def require_free(port: int, host: str) -> None:
     """Raise ClusterError when something listens on the port already."""
     with socket.socket() as probe:
@@ -54,26 +63,35 @@ def require_free(port: int, host: str) -> None:
             ) from err
 
 
+# Settings of Serve that Manta needs on every node; they are read when Ray's processes start.
+SERVE_SETTINGS = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # HAProxy restarts at every change of replicas; its old process must live as long as the longest stream.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
+    "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "300",
+    # A policy is only as quick as its news; the default is 10 s.
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+}
+
+
 def serve_environment(folder: Path) -> dict[str, str]:
     """Return the Serve settings of a local node: HAProxy in front of the Routers, on ports of its own."""
     stats, metrics, fallback_http, fallback_grpc = free_ports(4)
     low = random.SystemRandom().randrange(30_000, 32_000)
     return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        # HAProxy restarts at every change of replicas; its old process must live as long as the longest stream.
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
-        "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "300",
+        **SERVE_SETTINGS,
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(low),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(low + 600),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy" / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy" / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "haproxy"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy" / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "haproxy" / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "h" / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "h"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "h" / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "h" / "metrics.sock"),
     }
 
 
@@ -81,7 +99,7 @@ class LocalCluster:
     """A Ray head node under a watchdog. Use as a context manager."""
 
     def __init__(self, *, num_cpus: float, env: Mapping[str, str] | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="manta-"))  # short: Unix sockets below it have a path limit
+        self.folder = Path(tempfile.mkdtemp(prefix="mt-", dir=short_folder(tempfile.gettempdir())))
         self.token = new_token()
         self._num_cpus = num_cpus
         self._env = dict(env or {})
@@ -187,7 +205,8 @@ class LocalCluster:
         return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", *flags]
 
     def _environment(self) -> dict[str, str]:
-        (self.folder / "haproxy").mkdir()
+        for name in ("h", "t"):
+            (self.folder / name).mkdir()
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         return {
             **os.environ,
@@ -200,6 +219,7 @@ class LocalCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             INTERNAL_TOKEN: self.token,
+            "TMPDIR": str(self.folder / "t"),  # what killed processes leave goes with the folder
             "PYTHONPATH": path,
             **self._env,
         }

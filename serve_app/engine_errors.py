@@ -21,6 +21,7 @@ from serve_app.errors import (
 logger = logging.getLogger("ray.serve")
 
 _REFUSED = "the engine refused this request"
+_NO_ENDPOINT = "the engine of this model has no such endpoint"
 _KINDS = {
     401: ErrorKind.INTERNAL,  # our own token was refused: nothing a client did
     404: ErrorKind.NOT_FOUND,
@@ -47,6 +48,7 @@ class _Words:
     message: str = _REFUSED
     param: str | None = None
     code: str | None = None
+    is_bare: bool = False  # the web framework's answer, not the engine's
 
 
 class UpstreamRejected(PlatformError):
@@ -55,6 +57,8 @@ class UpstreamRejected(PlatformError):
     def __init__(self, status: int, body: bytes) -> None:
         self.kind = _kind(status)
         words = _words(body)
+        if self.kind is ErrorKind.NOT_FOUND and words.is_bare:
+            words = _Words(_NO_ENDPOINT, code=UnknownRoute.code)
         self.code = words.code or _CODES[self.kind]
         if status >= 500 or self.kind is ErrorKind.INTERNAL:
             logger.error("the engine answered %d: %s", status, body[:2000])
@@ -74,13 +78,12 @@ def _words(body: bytes) -> _Words:
     try:
         document = json.loads(body)
     except ValueError:
-        return _Words()
+        return _Words(is_bare=True)
     if not isinstance(document, dict):
-        return _Words()
+        return _Words(is_bare=True)
     if "detail" in document:
         detail = document["detail"]
-        # FastAPI says this and no more of a path that it does not have.
-        return _Words(detail if isinstance(detail, str) else _REFUSED, code=_detail_code(detail))
+        return _Words(detail if isinstance(detail, str) else _REFUSED, is_bare=True)
     error = document.get("error", document)
     if isinstance(error, str):
         return _Words(error or _REFUSED)
@@ -92,7 +95,3 @@ def _words(body: bytes) -> _Words:
         param=param if isinstance(param, str) else None,
         code=code if isinstance(code, str) and not code.isdigit() else None,
     )
-
-
-def _detail_code(detail: object) -> str | None:
-    return UnknownRoute.code if detail in ("Not Found", "Method Not Allowed") else None

@@ -24,6 +24,7 @@ from serve_app.view import RoutingView
 logger = logging.getLogger("ray.serve")
 
 ATTEMPTS = 4  # replicas tried before the first byte
+BROKEN_ATTEMPTS = 2  # connections that may break with the request on them: a request that kills engines must not kill all
 Wake = Callable[[str, str], Awaitable[None]]
 
 
@@ -61,6 +62,20 @@ class Stages:
 
     retriever: Retriever
     embedders: Mapping[str, CountingEmbedder] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Errand:
+    """A request on its way to a replica, and what became of it so far."""
+
+    model: str
+    request: UpstreamRequest
+    tried: list[str] = field(default_factory=list)
+    broken: int = 0
+
+    @property
+    def may_go_on(self) -> bool:
+        return len(self.tried) < ATTEMPTS and self.broken < BROKEN_ATTEMPTS
 
 
 class Gateway:
@@ -120,19 +135,18 @@ class Gateway:
             UnknownModel: the model went while the request waited.
         """
         affinity = call.affinity
-        request = UpstreamRequest("POST", call.path, call.raw, call.request_id)
+        errand = _Errand(model.name, UpstreamRequest("POST", call.path, call.raw, call.request_id))
         deadline_s = self._clock() + self.view.document.limits.wait_timeout_s
-        tried: list[str] = []
-        while len(tried) < ATTEMPTS:
+        while errand.may_go_on:
             lease = await self.pool.lease(
                 lambda: self._target(model.name, affinity),
                 affinity=affinity,
                 timeout_s=deadline_s - self._clock(),
-                exclude=tried,
+                exclude=errand.tried,
             )
-            if (reply := await self._try(lease, request, model.name)) is not None:
+            if (reply := await self._try(lease, errand)) is not None:
                 return reply
-            tried.append(lease.replica_id)
+            errand.tried.append(lease.replica_id)
         raise Unavailable(f"no replica of model {model.name!r} could be reached", retry_after_s=5)
 
     async def embed(self, name: str, texts: list[str]) -> list[list[float]]:
@@ -152,20 +166,21 @@ class Gateway:
             raise UnknownModel(name)
         return self.stages.embedders[name]
 
-    async def _try(self, lease: Lease, request: UpstreamRequest, model: str) -> Reply | None:
+    async def _try(self, lease: Lease, errand: _Errand) -> Reply | None:
         """Return the replica's answer, or None when it could not take the request."""
         is_handed_over = False
         try:
-            response = await self._upstream.open(lease.url, request)
+            response = await self._upstream.open(lease.url, errand.request)
             if response.status < 300 and response.content_type.startswith("text/event-stream"):
                 is_handed_over = True
-                return Reply(response.content_type, LeasedStream(response, lease), model, lease.variant)
-            return Reply(response.content_type, await _whole(response), model, lease.variant)
+                return Reply(response.content_type, LeasedStream(response, lease), errand.model, lease.variant)
+            return Reply(response.content_type, await _whole(response), errand.model, lease.variant)
         except ReplicaDraining:
             self.pool.drain(lease.replica_id)
         except ReplicaUnreachable as err:
             logger.warning("replica %s unreachable: %s", lease.replica_id, err)
             self.pool.eject(lease.replica_id)
+            errand.broken += err.was_sent
         finally:
             if not is_handed_over:
                 lease.release()

@@ -33,9 +33,11 @@ class EventBuffer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the events that are complete now, each with the blank line that ends it."""
+        # What was searched before is not searched again, but a blank line may have been cut in two.
+        searched = max(0, len(self._partial) - 3)
         data, start = self._partial + data, 0
         events = []
-        for end in _BLANK_LINE.finditer(data):
+        for end in _BLANK_LINE.finditer(data, searched):
             events.append(data[start : end.end()])
             start = end.end()
         self._partial = data[start:]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve_app.contracts import ReplicaState
+from serve_app.contracts import ReplicaEntry, ReplicaState
 from serve_app.gateway import Gateway
-from serve_app.rollout.document import RoutedModel
+from serve_app.rollout.document import RoutedModel, RoutedVariant
 
 
 def status_report(gateway: Gateway, serve_status: Any) -> dict[str, Any]:
@@ -32,15 +32,27 @@ def _model(gateway: Gateway, model: RoutedModel) -> dict[str, Any]:
     return {"name": model.name, "variants": [_variant(gateway, model.name, v) for v in model.variants]}
 
 
-def _variant(gateway: Gateway, model: str, variant: Any) -> dict[str, Any]:
+def _variant(gateway: Gateway, model: str, variant: RoutedVariant) -> dict[str, Any]:
     entries = [e for e in gateway.pool.entries() if (e.model, e.variant) == (model, variant.name)]
     return {
         "name": variant.name,
         "weight": variant.weight,
         "engine": variant.engine,
         "replicas": {state.value: sum(e.state is state for e in entries) for state in ReplicaState},
+        "replicas_detail": [_replica(entry) for entry in sorted(entries, key=lambda e: e.replica_id)],
         "queue_depth": sum(e.load.waiting for e in entries),
         "running": sum(e.load.running for e in entries),
         "open_requests": sum(e.load.open_requests for e in entries),
         "kv_cache_usage_ratio": max((e.load.kv_cache_usage_ratio for e in entries), default=0.0),
+    }
+
+
+def _replica(entry: ReplicaEntry) -> dict[str, Any]:
+    return {
+        "replica_id": entry.replica_id,
+        "url": entry.url,
+        "state": entry.state.value,
+        "waiting": entry.load.waiting,
+        "running": entry.load.running,
+        "open_requests": entry.load.open_requests,
     }

@@ -52,8 +52,10 @@ class LeasedStream:
         except StopAsyncIteration:
             self._end()
             return self._events.flush()
-        except ReplicaUnreachable:
-            logger.warning("the stream from replica %s broke", self._lease.replica_id)
+        except Exception as err:
+            # Whatever it was, the client hears of it; only an unexpected error is worth a stack trace.
+            is_odd = not isinstance(err, ReplicaUnreachable)
+            logger.warning("the stream from replica %s broke: %s", self._lease.replica_id, err, exc_info=is_odd)
             self._end()
             return error_event("the replica that was answering has failed; send the request again")
 

@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
-from aiohttp.abc import AbstractResolver  # noqa
 
 DRAINING_HEADER = "x-manta-draining"
 
 
 class ReplicaUnreachable(Exception):
-    """The replica's port cannot be reached, or the connection broke."""
+    """The replica's port cannot be reached, or the connection broke.
+
+    Attributes:
+        was_sent: the replica had the request already, or may have had it.
+    """
+
+    def __init__(self, message: str, *, was_sent: bool = True) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
 
 
 class ReplicaDraining(Exception):
@@ -87,7 +94,7 @@ class _AiohttpResponse:
         self._response.close()
 
 
-def _probed_socket(address: AddrInfoType) -> socket.socket:
+def _probed_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """Return a socket that notices within a minute that its peer's node is gone: nothing else ends such a stream."""
     family, kind, protocol, *_ = address
     made = socket.socket(family, kind, protocol)
@@ -119,6 +126,8 @@ class AiohttpUpstream:
             response = await self._session.request(
                 request.method, url + request.path, data=request.body, headers=headers, allow_redirects=False
             )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as err:
+            raise ReplicaUnreachable(str(err), was_sent=False) from err
         except (aiohttp.ClientError, OSError) as err:
             raise ReplicaUnreachable(str(err)) from err
         if response.status == 503 and DRAINING_HEADER in response.headers:

@@ -36,10 +36,11 @@ class LLM:
         identity = ReplicaIdentity(
             replica_id=serve.get_replica_context().replica_id.unique_id,
             model=model,
-            host=ray.util.get_node_ip_address(),
+            host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
             token=read_settings().internal_token,
         )
-        self._replica = LlmReplica(identity, variant, engine=build_engine(model, variant), directory=HandleDirectory(ROLLOUTS_APP))
+        engine = build_engine(model, variant)
+        self._replica = LlmReplica(identity, variant, engine=engine, directory=HandleDirectory(ROLLOUTS_APP))
         await self._replica.start()
 
     async def wake(self) -> None:

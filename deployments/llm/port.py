@@ -7,9 +7,11 @@ try another replica), and counts what is open, so that a drain knows when it is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import socket
+from collections.abc import Iterator
 
 import uvicorn
 
@@ -66,8 +68,10 @@ async def _refuse(send: Send, status: int, message: str, *, code: str) -> None:
 class _Server(uvicorn.Server):
     """Uvicorn inside somebody else's process: no signal handlers."""
 
-    def install_signal_handlers(self) -> None:
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Leave signals to Ray."""
+        yield
 
 
 class ReplicaPort:
@@ -91,7 +95,11 @@ class ReplicaPort:
     async def start(self) -> str:
         """Listen, and return the URL other nodes reach this replica at. Raises OSError when no port is free."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((self._host, 0))
+        try:
+            self._socket.bind((self._host, 0))
+        except OSError:
+            self._socket.close()
+            raise
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         while not self._server.started:
             if self._task.done():
@@ -112,7 +120,8 @@ class ReplicaPort:
     async def stop(self) -> None:
         """Close the port; requests still open are cut."""
         self._server.should_exit = True
-        self._server.force_exit = True
+        # Forced, uvicorn waits for nobody, but does not tell the app either that it ends.
+        self._server.force_exit = bool(self.guard.open_requests)
         if self._task is not None:
             await asyncio.wait([self._task], timeout=5)
         self._socket.close()

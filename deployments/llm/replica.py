@@ -16,7 +16,7 @@ from serve_app.contracts import EngineLoad, ReplicaEntry, ReplicaState
 
 logger = logging.getLogger("ray.serve")
 
-HEARTBEAT_S = 1.0
+HEARTBEAT_S = 0.5
 TELL_TIMEOUT_S = 5.0
 
 
@@ -69,6 +69,7 @@ class LlmReplica:
         self._port: ReplicaPort | None = None
         self._seq = itertools.count(1)
         self._heart: asyncio.Task[None] | None = None
+        self._is_stopped = False
         self._entry = ReplicaEntry(
             replica_id=identity.replica_id,
             model=identity.model,
@@ -80,17 +81,19 @@ class LlmReplica:
 
     async def start(self) -> None:
         """Start the engine, open the port and register. Raises what the engine raises."""
-        await self._beat()  # so that `manta status` shows a replica that is still loading
-        try:
-            app = await self._engine.start()
-        except BaseException:
-            await self._engine.stop()  # or the engine's processes would outlive the failed replica
-            raise
-        self._port = ReplicaPort(app, token=self._identity.token, host=self._identity.host)
-        url = await self._port.start()
-        self._entry = replace(self._entry, url=url, state=ReplicaState.READY)
+        # From the first moment on, so that `manta status` shows a replica that is still loading.
         await self._beat()
         self._heart = asyncio.create_task(self._keep_beating())
+        try:
+            app = await self._engine.start()
+            port = ReplicaPort(app, token=self._identity.token, host=self._identity.host)
+            url = await port.start()
+        except BaseException:
+            await self.stop()  # or the engine's processes would outlive the failed replica
+            raise
+        self._port = port
+        self._entry = replace(self._entry, url=url, state=ReplicaState.READY)
+        await self._beat()
 
     def load(self) -> EngineLoad:
         """Return the engine's load with the count of requests open on the port."""
@@ -98,25 +101,34 @@ class LlmReplica:
         return replace(self._engine.load(), open_requests=open_requests)
 
     async def check_health(self) -> None:
-        """Raise when the engine can no longer serve."""
+        """Raise when the engine can no longer serve, or Routers can no longer learn of this replica."""
+        if self._heart is not None and self._heart.done():
+            raise RuntimeError("the replica no longer tells the directory about itself")
         await self._engine.check_health()
 
     async def stop(self) -> None:
-        """Drain: refuse new work, wait for open streams, then free the engine."""
-        port = self._port
-        if port is not None:
-            self._entry = replace(self._entry, state=ReplicaState.DRAINING)
-            port.guard.is_draining = True
-            await self._tell(lambda: self._directory.drain(self._identity.replica_id))
-            budget_s = max(0.0, self._config.drain_timeout_s - self._drain_margin_s)
-            if not await port.drain(budget_s):
-                logger.warning("drain timed out after %.0f s with %d streams open", budget_s, port.guard.open_requests)
-        if self._heart is not None:
-            self._heart.cancel()
-        await self._tell(lambda: self._directory.deregister(self._identity.replica_id))
-        if port is not None:
-            await port.stop()
-        await self._engine.stop()
+        """Drain: refuse new work, wait for open streams, then free the engine. A second call does nothing."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        try:
+            if self._port is not None:
+                await self._drain(self._port)
+            if self._heart is not None:
+                self._heart.cancel()
+            await self._tell(lambda: self._directory.deregister(self._identity.replica_id))
+            if self._port is not None:
+                await self._port.stop()
+        finally:
+            await self._engine.stop()
+
+    async def _drain(self, port: ReplicaPort) -> None:
+        self._entry = replace(self._entry, state=ReplicaState.DRAINING)
+        port.guard.is_draining = True
+        await self._tell(lambda: self._directory.drain(self._identity.replica_id))
+        budget_s = max(0.0, self._config.drain_timeout_s - self._drain_margin_s)
+        if not await port.drain(budget_s):
+            logger.warning("drain timed out after %.0f s with %d streams open", budget_s, port.guard.open_requests)
 
     async def _keep_beating(self) -> None:
         while True:

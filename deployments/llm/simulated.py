@@ -6,11 +6,12 @@ For load tests, autoscaling studies and quick integration tests. Its answers say
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.applications import Starlette
@@ -108,7 +109,7 @@ class SimulatedEngine:
         text = "".join([token async for token in tokens])
         return JSONResponse(shape.whole(text, prompt_tokens, count))
 
-    async def _tokens(self, prompt_tokens: int, count: int) -> AsyncIterator[str]:
+    async def _tokens(self, prompt_tokens: int, count: int) -> AsyncGenerator[str, None]:
         async with self._slots:
             await asyncio.sleep(prompt_tokens * self._latency.prefill_s_per_token)
             # Absolute deadlines: late wake-ups of a busy machine must not add up to a slower simulated engine.
@@ -131,10 +132,11 @@ class _Shape:
             "system_fingerprint": "simulated",
         }
 
-    async def stream(self, tokens: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    async def stream(self, tokens: AsyncGenerator[str, None]) -> AsyncGenerator[bytes, None]:
         """Yield one server-sent event per token, a last one with the finish reason, then [DONE]."""
-        async for token in tokens:
-            yield self._event(token, None)
+        async with contextlib.aclosing(tokens):  # a client that leaves gives its slot back at once
+            async for token in tokens:
+                yield self._event(token, None)
         yield self._event("", "length")
         yield b"data: [DONE]\n\n"
 
@@ -157,7 +159,7 @@ class _Shape:
 def _answer_tokens(body: dict[str, Any]) -> int:
     for field in ("max_completion_tokens", "max_tokens"):
         if (count := body.get(field)) is not None:
-            if not isinstance(count, int) or count < 1:
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise _BadField(field, f"{field} must be an integer of at least 1, got {count!r}")
             return count
     return DEFAULT_TOKENS

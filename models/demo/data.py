@@ -162,8 +162,8 @@ class Encoder:
 
 
 def answer_text(question: Question) -> str:
-    """Return the reply that is wanted: the sentence and its citation."""
-    return f"{question.answer} [{question.number}]"
+    """Return the reply that is wanted: the sentence, word for word."""
+    return question.answer
 
 
 def collate(encoded: list[Encoded]) -> Batch:

@@ -45,7 +45,7 @@ def run(running: Running, *, folder: Path) -> None:
     running.wait([RETRIEVER_APP, *running.apps])
     if is_ours:
         ask_all(running, pipeline)
-    running.console.print(how_to_go_on(running.url, pipeline.name, config.models[0].name), highlight=False)
+    running.console.print(how_to_go_on(running.url, pipeline.name, config.models[0].name), highlight=False, soft_wrap=True)
 
 
 def holds_only_demo(config: PlatformConfig, collection: str) -> bool:

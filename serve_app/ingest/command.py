@@ -88,6 +88,8 @@ def _sizes(options: IngestOptions, tokenizer: Tokenizer) -> ChunkSizes:
 
 
 async def _run_with_progress(run: IngestRun, sources: SourceSet, *, prune: bool, console: Console) -> IngestReport:
+    if not console.is_terminal:
+        return await run.execute(sources, prune=prune, on_file_done=_Lines(console, len(sources.files)).show)
     columns = (
         TextColumn("ingesting"),
         BarColumn(),
@@ -99,7 +101,25 @@ async def _run_with_progress(run: IngestRun, sources: SourceSet, *, prune: bool,
         task = progress.add_task("ingest", total=len(sources.files), chunks=0)
 
         def show(report: IngestReport) -> None:
-            done = report.added + report.changed + report.unchanged + report.failed
-            progress.update(task, completed=done, chunks=report.chunks_written)
+            progress.update(task, completed=_done(report), chunks=report.chunks_written)
 
         return await run.execute(sources, prune=prune, on_file_done=show)
+
+
+class _Lines:
+    """Progress where no bar can be drawn, such as in a log: a line every tenth of the way."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._shown = 0
+
+    def show(self, report: IngestReport) -> None:
+        tenth = 10 * _done(report) // max(self._total, 1)
+        if tenth > self._shown:
+            self._shown = tenth
+            self._console.print(f"ingesting {_done(report)}/{self._total} files, {report.chunks_written} chunks written")
+
+
+def _done(report: IngestReport) -> int:
+    return report.added + report.changed + report.unchanged + report.failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -32,7 +33,11 @@ from serve_app.rest.openai import embedder_card, embeddings_body, model_cards, p
 logger = logging.getLogger("ray.serve")
 
 JSON = (b"content-type", b"application/json")
-REQUEST_ID = re.compile(r"^[\w.:-]{1,128}$")
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+# No dot segments and no escaped `?`: a replica's other paths are nobody's business.
+RELAYED_PATH = re.compile(r"/v1(/[A-Za-z0-9_-][A-Za-z0-9_.:-]*)+")
+# vLLM's management of adapters, which it opens when an operator sets an environment variable.
+NOT_RELAYED = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 StatusReport = Callable[[], Any]
 
 
@@ -58,7 +63,8 @@ class RestApp:
             return
         offered = header(scope, b"x-request-id") or ""
         # A client's id goes into logs and headers, so only harmless ones are kept.
-        request_id = offered if REQUEST_ID.match(offered) else uuid.uuid4().hex
+        # Serve gives every request one and puts it on the answer.
+        request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
         answer = _Answer(send, request_id)
         try:
             await self._route(scope, receive, answer)
@@ -76,7 +82,7 @@ class RestApp:
             await self._get[path](scope, answer)
         elif method == "GET" and path.startswith("/v1/models/"):
             await self._model(scope, answer, path.removeprefix("/v1/models/"))
-        elif method == "POST" and path.startswith("/v1/"):
+        elif method == "POST" and RELAYED_PATH.fullmatch(path) and path not in NOT_RELAYED:
             await self._post(scope, receive, answer)
         else:
             raise UnknownRoute(f"unknown request URL: {method} {path[:200]}")
@@ -105,7 +111,8 @@ class RestApp:
         await answer.json(card)
 
     async def _status(self, scope: Scope, answer: _Answer) -> None:
-        self._gateway.view.authenticate(header(scope, b"authorization"))
+        view = self._gateway.view
+        view.authorize_admin(view.authenticate(header(scope, b"authorization")))
         if self._report is None:
             raise UnknownRoute("this Router reports no status")
         await answer.json(await self._report())
@@ -118,7 +125,6 @@ class RestApp:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise BadRequest("model must name what is to answer; GET /v1/models lists it", param="model")
-        view.authorize(caller, model)
         query = scope["query_string"].decode("latin-1")
         path = scope["path"] + (f"?{query}" if query else "")
         session_id = header(scope, b"x-session-id")
@@ -127,6 +133,7 @@ class RestApp:
 
     async def _dispatch(self, call: Call, model: str, answer: _Answer) -> None:
         view = self._gateway.view
+        view.authorize(call.caller, model)  # by the view of now: the body may have taken a while
         if model in view.pipelines:
             await answer.reply(await rag.ask(self._gateway, call, view.pipelines[model]))
         elif model in view.embedders:
@@ -142,8 +149,9 @@ class RestApp:
             fingerprint = await self._gateway.describe_embedder(request.model)
             if request.dimensions != fingerprint.dimension:
                 raise BadRequest(f"dimensions must be {fingerprint.dimension} or left out", param="dimensions")
-        vectors = await self._gateway.embed(request.model, request.texts)
-        tokens = await self._gateway.stages.embedders[request.model].count_tokens(request.texts)
+        vectors, tokens = await asyncio.gather(
+            self._gateway.embed(request.model, request.texts), self._gateway.count_tokens(request.model, request.texts)
+        )
         await answer.json(embeddings_body(request, vectors, tokens))
 
 
@@ -177,11 +185,11 @@ class _Answer:
             headers.append((b"x-manta-pipeline-version", reply.pipeline_version.encode()))
         self._is_started = True
         if isinstance(reply.body, bytes):
-            await send_bytes(self._send, 200, reply.body, headers)
+            await send_bytes(self._send, 200, reply.body, headers=headers)
         else:
             headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
             await send_stream(self._send, reply.body, headers)
 
     async def _bytes(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self._is_started = True
-        await send_bytes(self._send, status, body, headers)
+        await send_bytes(self._send, status, body, headers=headers)

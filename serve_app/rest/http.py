@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from typing import Any, NoReturn
 
 from serve_app.errors import BadRequest, BodyTooLarge
+from serve_app.sse import ByteStream
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,8 +36,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
         BodyTooLarge: it is announced as, or turns out, larger than the limit; the rest is not read.
         ClientGone: the client left.
     """
-    announced = header(scope, b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > limit_bytes:
+    if _announced_bytes(scope) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     parts: list[bytes] = []
     size, has_more = 0, True
@@ -52,27 +52,39 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
     return b"".join(parts)
 
 
+def _announced_bytes(scope: Scope) -> int:
+    announced = header(scope, b"content-length") or ""
+    if not (announced.isascii() and announced.isdigit()):
+        return 0  # unknown: the body is counted as it comes
+    return int(announced[:18])  # Python refuses to read numbers of thousands of digits
+
+
 def parse_object(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in a body. Raises BadRequest saying where it is malformed."""
     try:
-        document = json.loads(raw)
+        document = json.loads(raw, parse_constant=_refuse_constant)
     except json.JSONDecodeError as err:
         raise BadRequest(f"the body is not valid JSON: {err.msg} at line {err.lineno} column {err.colno}") from err
-    except (UnicodeDecodeError, RecursionError) as err:
-        raise BadRequest("the body is not valid JSON: it must be UTF-8 and not nested without end") from err
+    except (ValueError, RecursionError) as err:
+        message = "it must be UTF-8, with numbers of sensible size, and not nested without end"
+        raise BadRequest(f"the body is not valid JSON: {message}") from err
     if not isinstance(document, dict):
         raise BadRequest(f"the body must be a JSON object, got {type(document).__name__}")
     return document
 
 
-async def send_bytes(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
+def _refuse_constant(_: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are no JSON")
+
+
+async def send_bytes(send: Send, status: int, body: bytes, *, headers: Headers = ()) -> None:
     """Send a whole answer."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_stream(send: Send, chunks: AsyncIterator[bytes], headers: Headers) -> None:
+async def send_stream(send: Send, chunks: ByteStream, headers: Headers) -> None:
     """Send chunks as they come; the source is closed however this ends."""
     try:
         await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
@@ -80,7 +92,7 @@ async def send_stream(send: Send, chunks: AsyncIterator[bytes], headers: Headers
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
     finally:
-        await chunks.aclose()  # type: ignore[attr-defined]
+        await chunks.aclose()
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

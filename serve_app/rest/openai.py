@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from serve_app.config import ApiKeyConfig
 from serve_app.contracts import EmbeddingFingerprint
 from serve_app.errors import BadRequest
+from serve_app.gateway import require_text
 from serve_app.view import RoutingView
 
 
@@ -39,8 +40,10 @@ def parse_embeddings(body: dict[str, Any]) -> EmbeddingsRequest:
         first = err.errors(include_url=False)[0]
         field = str(first["loc"][0]) if first["loc"] else None
         raise BadRequest(f"{field}: {first['msg']}", param=field) from err
-    if not request.texts or not all(text.strip() for text in request.texts):
+    if not request.texts:
         raise BadRequest("input must be a non-empty string or a list of non-empty strings", param="input")
+    for text in request.texts:
+        require_text(text, "input")
     return request
 
 
@@ -63,8 +66,7 @@ def _encode(vector: Sequence[float], encoding: str) -> str | list[float]:
 def model_cards(view: RoutingView, caller: ApiKeyConfig) -> list[dict[str, Any]]:
     """Return a card for everything the caller may name as ``model``."""
     cards = [
-        _card(m.name, "model", variants=[v.name for v in m.variants], engine=m.variants[0].engine)
-        for m in view.models.values()
+        _card(m.name, "model", variants=[v.name for v in m.variants], engine=m.variants[0].engine) for m in view.models.values()
     ]
     cards += [_card(p.name, "pipeline", versions=[v.name for v in p.versions]) for p in view.pipelines.values()]
     cards += [_card(name, "embedder") for name in sorted(view.embedders)]

@@ -62,7 +62,4 @@ def routing_document(config: PlatformConfig) -> RoutingDocument:
 
 
 def _routed(variant: VariantConfig) -> RoutedVariant:
-    return RoutedVariant(
-        name=variant.name, weight=variant.weight, max_leases=variant.max_leases, engine=variant.engine.kind
-    )
-
+    return RoutedVariant(name=variant.name, weight=variant.weight, max_leases=variant.max_leases, engine=variant.engine.kind)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments.llm.engine import Receive, Scope, Send
+from deployments.llm.port import DRAINING_HEADER, Guard, ReplicaPort
+from serve_app import upstream
+from tests.unit.deployments.llm.asgi import Exchange
+from tests.unit.serve_app.fakes import turns, until
+
+TOKEN = "internal-token"
+
+
+class Engine:
+    """An app that answers when it may."""
+
+    def __init__(self, *, may_end: bool = True) -> None:
+        self.may_end = asyncio.Event()
+        self.scopes: list[str] = []
+        if may_end:
+            self.may_end.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scopes.append(scope["type"])
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            self.scopes.append((await receive())["type"])
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        await self.may_end.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.mark.parametrize("token", [None, "wrong", TOKEN[:-1], TOKEN + "x"])
+async def test_without_the_internal_token_nothing_reaches_the_engine(token: str | None) -> None:
+    engine = Engine()
+    answer = await Exchange(token=token).run(Guard(engine, token=TOKEN))
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (401, "invalid_api_key")
+    assert engine.scopes == []
+
+
+async def test_with_the_token_the_engine_answers() -> None:
+    answer = await Exchange(token=TOKEN).run(Guard(Engine(), token=TOKEN))
+    assert (answer.status, answer.body) == (200, b"ok")
+
+
+async def test_a_draining_replica_says_so_in_a_header_that_routers_know() -> None:
+    guard = Guard(Engine(), token=TOKEN)
+    guard.is_draining = True
+    answer = await Exchange(token=TOKEN).run(guard)
+    assert (answer.status, answer.headers[DRAINING_HEADER.encode()]) == (503, b"1")
+    assert DRAINING_HEADER == upstream.DRAINING_HEADER
+
+
+async def test_draining_is_no_news_for_strangers() -> None:
+    guard = Guard(Engine(), token=TOKEN)
+    guard.is_draining = True
+    assert (await Exchange().run(guard)).status == 401
+
+
+async def test_open_requests_are_counted_until_they_end_or_are_cancelled() -> None:
+    engine = Engine(may_end=False)
+    guard = Guard(engine, token=TOKEN)
+    first, second = (asyncio.create_task(Exchange(token=TOKEN).run(guard)) for _ in range(2))
+    await turns()
+    assert (guard.open_requests, guard.is_idle.is_set()) == (2, False)
+    first.cancel()
+    await turns()
+    assert (guard.open_requests, guard.is_idle.is_set()) == (1, False)
+    engine.may_end.set()
+    await second
+    assert (guard.open_requests, guard.is_idle.is_set()) == (0, True)
+
+
+async def test_lifespan_reaches_the_engine_and_websockets_do_not() -> None:
+    engine = Engine()
+    guard = Guard(engine, token=TOKEN)
+    messages = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(messages)}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    for kind in ("lifespan", "websocket"):
+        await guard({"type": kind}, receive, send)
+    assert (engine.scopes, sent) == (
+        ["lifespan", "lifespan.shutdown"],
+        ["lifespan.startup.complete", "lifespan.shutdown.complete"],
+    )
+
+
+async def test_a_port_serves_drains_and_stops() -> None:
+    engine = Engine(may_end=False)
+    port = ReplicaPort(engine, token=TOKEN, host="127.0.0.1")
+    url = await port.start()
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers) as client:
+        open_one = asyncio.create_task(client.post("/v1/x"))
+        await until(lambda: port.guard.open_requests)
+        assert not await port.drain(0.0)
+        assert (await client.post("/v1/x")).status_code == 503
+        engine.may_end.set()
+        assert await port.drain(5.0)
+        assert (await open_one).text == "ok"
+    await port.stop()
+    assert engine.scopes == ["lifespan", "http", "lifespan.shutdown"]
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(url)
+
+
+async def test_an_address_that_is_not_ours_is_an_error() -> None:
+    port = ReplicaPort(Engine(), token=TOKEN, host="203.0.113.1")
+    with pytest.raises(OSError, match="assign"):
+        await port.start()
+    assert port._socket.fileno() == -1
+
+
+async def test_a_server_that_stops_while_starting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(sockets: list[socket.socket]) -> None: ...
+
+    port = ReplicaPort(Engine(), token=TOKEN, host="127.0.0.1")
+    monkeypatch.setattr(port._server, "serve", serve)
+    with pytest.raises(OSError, match="stopped while starting"):
+        await port.start()
+    await port.stop()

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from deployments.llm import replica as replica_module
+from deployments.llm.engine import AsgiApp, Receive, Scope, Send
+from deployments.llm.replica import LlmReplica, ReplicaIdentity
+from serve_app.config import VariantConfig
+from serve_app.contracts import EngineLoad, ReplicaEntry
+from tests.unit.serve_app.fakes import turns, until
+
+IDENTITY = ReplicaIdentity("r1", "chat", host="127.0.0.1", token="internal-token")
+CONFIG = VariantConfig.model_validate({"name": "stable", "source": "org/x", "engine": {"kind": "simulated"}})
+
+
+@dataclass
+class FakeEngine:
+    """An engine that starts when it may and serves an app that answers when it may."""
+
+    error: Exception | None = None
+    may_start: asyncio.Event = field(default_factory=asyncio.Event)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    stops: int = 0
+    is_dead: bool = False
+
+    async def start(self) -> AsgiApp:
+        await self.may_start.wait()
+        if self.error is not None:
+            raise self.error
+        return self._app
+
+    def load(self) -> EngineLoad:
+        if self.is_dead:
+            raise RuntimeError("no load")
+        return EngineLoad(waiting=3)
+
+    async def check_health(self) -> None:
+        if self.is_dead:
+            raise RuntimeError("engine dead")
+
+    async def stop(self) -> None:
+        self.stops += 1
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for _ in range(2):
+                await send({"type": f"{(await receive())['type']}.complete"})
+            return
+        await self.may_answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@dataclass
+class FakeDirectory:
+    """Writes down what it is told, or is away."""
+
+    said: list[str] = field(default_factory=list)
+    entries: list[ReplicaEntry] = field(default_factory=list)
+    seqs: list[int] = field(default_factory=list)
+    is_away: bool = False
+
+    async def heartbeat(self, entry: ReplicaEntry, seq: int) -> None:
+        self._hear(entry.state.value)
+        self.entries.append(entry)
+        self.seqs.append(seq)
+
+    async def drain(self, replica_id: str) -> None:
+        self._hear(f"drain {replica_id}")
+
+    async def deregister(self, replica_id: str) -> None:
+        self._hear(f"goodbye {replica_id}")
+
+    def _hear(self, word: str) -> None:
+        if self.is_away:
+            raise ConnectionError("directory away")
+        self.said.append(word)
+
+
+@dataclass
+class Made:
+    replica: LlmReplica
+    engine: FakeEngine
+    directory: FakeDirectory
+
+
+def made(*, drain_timeout_s: float = 60.0, error: Exception | None = None) -> Made:
+    engine, directory = FakeEngine(error), FakeDirectory()
+    engine.may_start.set()
+    config = CONFIG.model_copy(update={"drain_timeout_s": drain_timeout_s})
+    return Made(LlmReplica(IDENTITY, config, engine=engine, directory=directory, drain_margin_s=0.01), engine, directory)
+
+
+async def test_a_replica_registers_when_it_can_be_called() -> None:
+    it = made()
+    await it.replica.start()
+    first, last = it.directory.entries
+    assert (first.state.value, first.url) == ("starting", "")
+    assert (last.state.value, last.model, last.variant, last.engine) == ("ready", "chat", "stable", "simulated")
+    assert last.load == EngineLoad(waiting=3, open_requests=0)
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(last.url)).status_code == 401
+    await it.replica.stop()
+
+
+async def test_a_replica_that_loads_keeps_telling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "HEARTBEAT_S", 0.001)
+    it = made()
+    it.engine.may_start.clear()
+    starting = asyncio.create_task(it.replica.start())
+    await until(lambda: len(it.directory.said) >= 3)
+    assert set(it.directory.said) == {"starting"}
+    it.engine.may_start.set()
+    await starting
+    await until(lambda: it.directory.said.count("ready") >= 3)
+    assert it.directory.seqs == list(range(1, len(it.directory.seqs) + 1))
+    await it.replica.stop()
+
+
+async def test_stopping_drains_before_it_says_goodbye_and_frees_the_engine() -> None:
+    it = made()
+    await it.replica.start()
+    url = it.directory.entries[-1].url
+    headers = {"authorization": "Bearer internal-token"}
+    async with httpx.AsyncClient(base_url=url, headers=headers) as client:
+        open_one = asyncio.create_task(client.post("/v1/x"))
+        await until(lambda: it.replica.load().open_requests)
+        stopping = asyncio.create_task(it.replica.stop())
+        await until(lambda: "drain r1" in it.directory.said)
+        assert (await client.post("/v1/x")).headers["x-manta-draining"] == "1"
+        assert (it.engine.stops, it.directory.said[-1]) == (0, "drain r1")
+        it.engine.may_answer.set()
+        assert (await open_one).text == "ok"
+        await stopping
+    assert (it.engine.stops, it.directory.said[-1]) == (1, "goodbye r1")
+
+
+async def test_a_drain_ends_with_its_budget(caplog: pytest.LogCaptureFixture) -> None:
+    it = made(drain_timeout_s=0.02)
+    await it.replica.start()
+    async with httpx.AsyncClient(headers={"authorization": "Bearer internal-token"}) as client:
+        open_one = asyncio.create_task(client.post(it.directory.entries[-1].url))
+        await until(lambda: it.replica.load().open_requests)
+        with caplog.at_level(logging.WARNING, logger="ray.serve"):
+            await it.replica.stop()
+        open_one.cancel()
+        await asyncio.wait([open_one])
+    assert (it.engine.stops, "with 1 streams open" in caplog.text) == (1, True)
+
+
+async def test_stopping_twice_stops_once() -> None:
+    it = made()
+    await it.replica.start()
+    await it.replica.stop()
+    await it.replica.stop()
+    assert (it.engine.stops, it.directory.said.count("goodbye r1")) == (1, 1)
+
+
+async def test_an_engine_that_fails_to_start_is_stopped() -> None:
+    it = made(error=RuntimeError("no such model"))
+    with pytest.raises(RuntimeError, match="no such model"):
+        await it.replica.start()
+    assert (it.engine.stops, it.directory.said) == (1, ["starting", "goodbye r1"])
+
+
+async def test_a_port_that_fails_to_open_stops_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = made()
+    monkeypatch.setattr(it.replica, "_identity", ReplicaIdentity("r1", "chat", host="203.0.113.1", token="t"))
+    with pytest.raises(OSError, match="assign"):
+        await it.replica.start()
+    assert it.engine.stops == 1
+
+
+async def test_a_start_that_is_cancelled_stops_the_engine() -> None:
+    it = made()
+    it.engine.may_start.clear()
+    starting = asyncio.create_task(it.replica.start())
+    await turns(10)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert (starting.cancelled(), it.engine.stops) == (True, 1)
+
+
+async def test_a_directory_that_is_away_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    it = made()
+    it.directory.is_away = True
+    with caplog.at_level(logging.WARNING, logger="ray.serve"):
+        await it.replica.start()
+        await it.replica.check_health()
+        await it.replica.stop()
+    assert (it.engine.stops, "directory away" in caplog.text) == (1, True)
+
+
+async def test_health_is_the_engines() -> None:
+    it = made()
+    await it.replica.start()
+    await it.replica.check_health()
+    it.engine.is_dead = True
+    with pytest.raises(RuntimeError, match="engine dead"):
+        await it.replica.check_health()
+    it.engine.is_dead = False
+    await it.replica.stop()
+
+
+async def test_a_replica_that_no_longer_tells_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "HEARTBEAT_S", 0.001)
+    it = made()
+    await it.replica.start()
+    it.engine.is_dead = True  # asking for its load raises
+    assert it.replica._heart is not None
+    await asyncio.wait([it.replica._heart])
+    it.engine.is_dead = False
+    with pytest.raises(RuntimeError, match="no longer tells the directory"):
+        await it.replica.check_health()
+    assert it.replica._heart.exception() is not None
+    await it.replica.stop()
+
+
+def test_an_identity_does_not_show_its_token() -> None:
+    assert "internal-token" not in repr(IDENTITY)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from deployments import handles as handles_module
+from deployments.handles import HandleDirectory, HandleEmbedders, HandleRetriever, LazyHandle, wake
+from deployments.names import embedder_app, llm_app
+from serve_app.contracts import EmbeddingFingerprint, SearchQuery
+from serve_app.errors import EmptyCollection, RateLimited, Unavailable
+from tests.unit.serve_app.fakes import HITS, entry, snapshot
+
+ANSWERS: dict[str, Any] = {
+    "embed": [[1.0]],
+    "count_tokens": 3,
+    "describe": EmbeddingFingerprint("org/a", 1, normalized=True),
+    "search": HITS,
+    "watch": snapshot(),
+}
+
+
+@dataclass
+class FakeServe:
+    """Stands in for Serve's handles: writes down the calls and gives ANSWERS."""
+
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    error: Exception | None = None
+
+    async def call(self, handle: LazyHandle, method: str, *args: Any) -> Any:
+        self.calls.append((handle._app, handle._deployment, method, *args))
+        if self.error is not None:
+            raise self.error
+        return ANSWERS.get(method)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
+    """Handles that need no Ray."""
+    made = FakeServe()
+
+    async def call(handle: LazyHandle, method: str, *args: Any) -> Any:
+        return await made.call(handle, method, *args)
+
+    monkeypatch.setattr(LazyHandle, "call", call)
+    return made
+
+
+async def test_the_directory_is_rollouts(serve: FakeServe) -> None:
+    directory = HandleDirectory("rollouts")
+    await directory.heartbeat(entry("r1"), 3)
+    await directory.drain("r1")
+    await directory.deregister("r1")
+    assert await directory.watch("e", 1) == snapshot()
+    assert serve.calls == [
+        ("rollouts", "Rollouts", "heartbeat", entry("r1"), 3),
+        ("rollouts", "Rollouts", "drain", "r1"),
+        ("rollouts", "Rollouts", "deregister", "r1"),
+        ("rollouts", "Rollouts", "watch", "e", 1),
+    ]
+
+
+async def test_embedders_are_found_by_name_and_kept(serve: FakeServe) -> None:
+    embedders = HandleEmbedders(embedder_app)
+    minilm = embedders["minilm"]
+    assert (await minilm.embed(("a",)), await minilm.count_tokens(("a",))) == ([[1.0]], 3)
+    assert await minilm.describe() == ANSWERS["describe"]
+    assert [call[:3] for call in serve.calls] == [
+        ("embedder.minilm", "Embedder", "embed"),
+        ("embedder.minilm", "Embedder", "count_tokens"),
+        ("embedder.minilm", "Embedder", "describe"),
+    ]
+    assert (embedders["minilm"] is minilm, list(embedders), len(embedders)) == (True, ["minilm"], 1)
+
+
+async def test_what_the_retriever_raises_is_raised(serve: FakeServe) -> None:
+    retriever = HandleRetriever("retriever")
+    query = SearchQuery("books", "minilm", "why?", 3)
+    assert await retriever.search(query) == HITS
+    serve.error = EmptyCollection("books")
+    with pytest.raises(EmptyCollection):
+        await retriever.search(query)
+
+
+class RayError(Exception): ...
+
+
+class BusyError(Exception): ...
+
+
+@dataclass
+class FakeRay:
+    """Stands in for the modules of Ray that handles import: an app that comes at the n-th look-up, and its answer."""
+
+    comes_at: int = 1
+    answer: Any = None
+    lookups: int = 0
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+        serve = SimpleNamespace(get_deployment_handle=self._find)
+        gone = {"DeploymentUnavailableError": RayError, "ReplicaUnavailableError": RayError}
+        modules = {
+            "ray": SimpleNamespace(serve=serve),
+            "ray.serve": serve,
+            "ray.exceptions": SimpleNamespace(RayActorError=RayError),
+            "ray.serve.exceptions": SimpleNamespace(BackPressureError=BusyError, **gone),
+        }
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, cast(ModuleType, module))
+        monkeypatch.setattr(handles_module, "RETRY_S", 0.0)
+        return self
+
+    def _find(self, deployment: str, app: str) -> Any:
+        self.lookups += 1
+        if self.lookups < self.comes_at:
+            raise KeyError(app)
+        return SimpleNamespace(wake=SimpleNamespace(remote=self._call))
+
+    async def _call(self, *args: Any) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+async def test_a_handle_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay(answer=7).install(monkeypatch)
+    handle = LazyHandle("LLM", "llm.chat.stable")
+    assert [await handle.call("wake"), await handle.call("wake"), ray.lookups] == [7, 7, 1]
+    await wake("llm.chat.stable")
+
+
+async def test_an_app_that_comes_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeRay(comes_at=3, answer=7).install(monkeypatch)
+    assert await LazyHandle("LLM", "llm.chat.stable", wait_s=60).call("wake") == 7
+
+
+@pytest.mark.parametrize(
+    ("ray", "error", "message"),
+    [
+        (FakeRay(comes_at=9), Unavailable, "llm.chat.stable is not deployed yet"),
+        (FakeRay(answer=RayError("10.0.0.1")), Unavailable, "llm.chat.stable has no healthy replica; try again later"),
+        (FakeRay(answer=BusyError()), RateLimited, "llm.chat.stable is busy; try again later"),
+        (FakeRay(answer=EmptyCollection("books")), EmptyCollection, "collection 'books' is empty"),
+        (FakeRay(answer=ValueError("odd")), ValueError, "odd"),
+    ],
+    ids=["not-deployed", "no-replica", "busy", "ours", "unknown"],
+)
+async def test_failures_of_serve_become_errors_for_clients(
+    monkeypatch: pytest.MonkeyPatch, ray: FakeRay, error: type[Exception], message: str
+) -> None:
+    ray.install(monkeypatch)
+    with pytest.raises(error, match=message):
+        await LazyHandle("LLM", "llm.chat.stable").call("wake")
+
+
+def test_a_variant_has_an_application_of_its_own() -> None:
+    assert llm_app("chat", "stable") == "llm.chat.stable"

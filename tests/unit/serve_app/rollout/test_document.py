@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from serve_app.config import PlatformConfig
+from serve_app.rollout.document import RoutingDocument, routing_document
+
+CONFIG = PlatformConfig.model_validate(
+    {
+        "models": [
+            {
+                "name": "chat",
+                "variants": [
+                    {"name": "stable", "source": "org/a", "weight": 90, "engine": {"kind": "simulated"}},
+                    {"name": "canary", "source": "org/b", "weight": 10, "max_leases": 7},
+                ],
+            }
+        ],
+        "embedders": [{"name": "minilm", "source": "org/minilm"}],
+    }
+)
+
+
+def test_routers_learn_names_weights_and_limits_and_nothing_else_of_a_variant() -> None:
+    [model] = routing_document(CONFIG).models
+    assert model.weights == (("stable", 90), ("canary", 10))
+    assert [(v.max_leases, v.engine) for v in model.variants] == [(256, "simulated"), (7, "vllm")]
+    assert routing_document(CONFIG).embedders == ("minilm",)
+
+
+def test_a_document_survives_its_way_as_json() -> None:
+    made = routing_document(CONFIG)
+    assert RoutingDocument.model_validate_json(made.model_dump_json()) == made

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from serve_app.cluster import SERVE_SETTINGS, ClusterError, free_ports, require_free, serve_environment, short_folder
+
+
+def test_free_ports_are_distinct_and_below_the_ephemeral_range() -> None:
+    ports = free_ports(20)
+    assert len(set(ports)) == 20
+    assert max(ports) < 32_768
+
+
+def test_a_port_in_use_is_refused_by_name() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ClusterError, match=rf"port {port} is in use .*--port"):
+            require_free(port, "127.0.0.1")
+
+
+def test_two_runs_share_neither_ports_nor_files() -> None:
+    one, other = serve_environment(Path("/one")), serve_environment(Path("/other"))
+    same = {name for name in one if one[name] == other[name]}
+    assert same == set(SERVE_SETTINGS)
+
+
+def test_a_long_folder_for_temporary_files_is_not_used_for_sockets() -> None:
+    assert [short_folder(f) for f in ("/tmp", "/var/tmp", "/home/somebody/tmp")] == ["/tmp", "/var/tmp", "/tmp"]

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from serve_app import pool as pool_module
+from serve_app.contracts import ReplicaState
+from serve_app.errors import DeadlineExceeded, RateLimited, UnknownModel
+from serve_app.pool import EJECT_S, Lease, ReplicaPool, Target
+from tests.unit.serve_app.fakes import FakeClock, entry, turns
+
+STABLE = Target("chat", "stable", 2)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make those who wait look again at once."""
+    monkeypatch.setattr(pool_module, "RECHOOSE_S", 0.001)
+
+
+def pool(*replica_ids: str, clock: FakeClock | None = None, max_waiting: int = 10) -> ReplicaPool:
+    made = ReplicaPool(max_waiting=max_waiting, clock=clock or FakeClock())
+    made.update([entry(r) for r in replica_ids], is_complete=True)
+    return made
+
+
+async def lease(made: ReplicaPool, *, target: Target = STABLE, affinity: str = "k", exclude: tuple[str, ...] = ()) -> Lease:
+    return await made.lease(lambda: target, affinity=affinity, timeout_s=60, exclude=exclude)
+
+
+async def full(*replica_ids: str, max_waiting: int = 10) -> tuple[ReplicaPool, list[Lease]]:
+    made = pool(*replica_ids, max_waiting=max_waiting)
+    return made, [await lease(made) for _ in range(2 * len(replica_ids))]
+
+
+async def test_leases_go_to_the_least_loaded() -> None:
+    made = pool("r1", "r2", "r3")
+    assert sorted([(await lease(made)).replica_id for _ in range(3)]) == ["r1", "r2", "r3"]
+
+
+async def test_what_other_routers_have_open_counts_as_load() -> None:
+    made = ReplicaPool(clock=FakeClock())
+    made.update([entry("r1", open_requests=3), entry("r2")], is_complete=True)
+    assert [(await lease(made)).replica_id for _ in range(2)] == ["r2", "r2"]
+
+
+async def test_an_old_report_does_not_turn_ended_requests_of_ours_into_those_of_others() -> None:
+    made = pool("r1")
+    leases = [await lease(made) for _ in range(2)]
+    reported = [entry("r1", open_requests=2), entry("r2", open_requests=1)]
+    made.update(reported, is_complete=True)
+    for each in leases:
+        each.release()
+    made.update(reported, is_complete=True)
+    assert (await lease(made)).replica_id == "r1"
+
+
+async def test_equally_loaded_replicas_are_ranked_by_affinity() -> None:
+    made = pool("r1", "r2", "r3")
+    chosen = set()
+    for affinity in [f"k{i}" for i in range(30)]:
+        found = set()
+        for _ in range(3):
+            held = await lease(made, affinity=affinity)
+            found.add(held.replica_id)
+            held.release()
+        assert len(found) == 1
+        chosen |= found
+    assert chosen == {"r1", "r2", "r3"}
+
+
+async def test_a_replica_gets_no_more_than_max_leases() -> None:
+    made, leases = await full("r1")
+    waiting = asyncio.create_task(lease(made))
+    await turns()
+    assert (waiting.done(), made.waiting(), len(leases)) == (False, 1, 2)
+    leases[0].release()
+    assert ((await waiting).replica_id, made.waiting()) == ("r1", 0)
+
+
+async def test_those_who_wait_are_served_in_their_order_and_before_newcomers() -> None:
+    made, leases = await full("r1")
+    order: list[str] = []
+
+    async def take(name: str) -> None:
+        await lease(made, affinity=name)
+        order.append(name)
+
+    tasks = [asyncio.create_task(take(name)) for name in ("a", "b")]
+    await turns()
+    leases[0].release()
+    newcomer = asyncio.create_task(take("c"))  # comes when the place is free, but it is promised
+    await turns()
+    assert (order, made.waiting()) == (["a"], 2)
+    leases[1].release()
+    await turns()
+    assert order == ["a", "b"]
+    newcomer.cancel()
+    await asyncio.wait([*tasks, newcomer])
+
+
+async def test_a_place_given_back_twice_is_one_place() -> None:
+    made, leases = await full("r1")
+    leases[0].release()
+    leases[0].release()
+    await lease(made)
+    assert made._pick(STABLE, "k", ()) is None
+
+
+async def test_a_full_waiting_room_refuses_with_a_time_to_come_back() -> None:
+    made, _ = await full("r1", max_waiting=1)
+    waiting = asyncio.create_task(lease(made))
+    await turns()
+    with pytest.raises(RateLimited, match=r"model 'chat' is busy and 1 requests wait already") as caught:
+        await lease(made)
+    assert (caught.value.retry_after_s, made.waiting()) == (5, 1)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+@pytest.mark.usefixtures("quick")
+async def test_waiting_ends_with_the_deadline() -> None:
+    clock = FakeClock()
+    made = pool(clock=clock)
+    waiting = asyncio.create_task(lease(made))
+    await turns()
+    clock.now_s += 61
+    with pytest.raises(DeadlineExceeded):
+        await waiting
+    assert (made.waiting(), made._queues) == (0, {})
+
+
+async def test_no_time_left_still_takes_a_free_place() -> None:
+    made = pool("r1")
+    assert (await made.lease(lambda: STABLE, affinity="k", timeout_s=-1)).replica_id == "r1"
+
+
+async def test_a_waiter_that_is_cancelled_leaves_nothing_behind() -> None:
+    made, leases = await full("r1")
+    waiting = asyncio.create_task(lease(made))
+    await turns()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert (made.waiting(), made._queues) == (0, {})
+    leases[0].release()
+    assert (await lease(made)).replica_id == "r1"
+
+
+async def test_a_lease_handed_to_a_waiter_that_is_being_cancelled_goes_to_the_next() -> None:
+    made, leases = await full("r1")
+    first, second = asyncio.create_task(lease(made)), asyncio.create_task(lease(made))
+    await turns()
+    leases[0].release()  # first has the lease in hand ...
+    first.cancel()  # ... and is cancelled before it runs again
+    await asyncio.wait([first])
+    assert first.cancelled()
+    assert (await second).replica_id == "r1"
+
+
+async def test_a_new_replica_serves_those_who_wait() -> None:
+    made = pool()
+    waiting = asyncio.create_task(lease(made))
+    await turns()
+    made.update([entry("r1")], is_complete=True)
+    assert (await waiting).replica_id == "r1"
+
+
+@pytest.mark.parametrize("state", [ReplicaState.STARTING, ReplicaState.DRAINING])
+async def test_only_ready_replicas_are_used(state: ReplicaState) -> None:
+    made = ReplicaPool(clock=FakeClock())
+    made.update([entry("r1", state=state), entry("r2")], is_complete=True)
+    assert [(await lease(made)).replica_id for _ in range(2)] == ["r2", "r2"]
+    assert not ReplicaPool(clock=FakeClock()).has_ready("chat", "stable")
+
+
+@pytest.mark.parametrize(("way", "seconds"), [("eject", EJECT_S), ("drain", 5 * EJECT_S)])
+async def test_a_replica_that_failed_is_left_alone_for_a_while(way: str, seconds: float) -> None:
+    clock = FakeClock()
+    made = pool("r1", "r2", clock=clock)
+    getattr(made, way)("r1")
+    getattr(made, way)("r9")  # gone already: nothing happens
+    assert [(await lease(made)).replica_id for _ in range(2)] == ["r2", "r2"]
+    clock.now_s += seconds
+    assert (await lease(made)).replica_id == "r1"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_those_who_wait_notice_the_end_of_an_ejection() -> None:
+    clock = FakeClock()
+    made = pool("r1", clock=clock)
+    made.eject("r1")
+    assert (made.has_ready("chat", "stable"), made.can_take("chat", "stable")) == (True, False)
+    waiting = asyncio.create_task(lease(made))
+    await turns()
+    clock.now_s += EJECT_S
+    assert (await waiting).replica_id == "r1"
+
+
+async def test_an_excluded_replica_is_the_last_resort() -> None:
+    made = pool("r1", "r2")
+    assert [(await lease(made, exclude=("r1",))).replica_id for _ in range(3)] == ["r2", "r2", "r1"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_who_waits_moves_on_when_its_variant_changes() -> None:
+    made, [_, held] = await full("r1")
+    target = STABLE
+    waiting = asyncio.create_task(made.lease(lambda: target, affinity="k", timeout_s=60))
+    await turns()
+    target = Target("chat", "canary", 2)
+    made.update([entry("r1"), entry("c1", "canary")], is_complete=True)
+    assert (await waiting).replica_id == "c1"
+    assert made._queues == {}
+    held.release()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_the_choice_raises_ends_the_waiting() -> None:
+    made, _ = await full("r1")
+    answers = iter([STABLE])
+
+    def choose() -> Target:
+        if (target := next(answers, None)) is None:
+            raise UnknownModel("chat")
+        return target
+
+    with pytest.raises(UnknownModel):
+        await made.lease(choose, affinity="k", timeout_s=60)
+    assert (made.waiting(), made._queues) == (0, {})
+
+
+def test_an_incomplete_directory_makes_nothing_forgotten() -> None:
+    made = pool("r1", "r2")
+    made.update([entry("r3")], is_complete=False)
+    assert sorted(e.replica_id for e in made.entries()) == ["r1", "r2", "r3"]
+    made.update([entry("r3")], is_complete=True)
+    assert [e.replica_id for e in made.entries()] == ["r3"]
+
+
+async def test_leases_survive_updates() -> None:
+    made, leases = await full("r1")
+    made.update([entry("r1", open_requests=2)], is_complete=True)
+    assert made._pick(STABLE, "k", ()) is None
+    for each in leases:
+        each.release()
+    assert [r.leases for r in made._replicas.values()] == [0]
+
+
+async def test_a_lease_on_a_forgotten_replica_can_be_given_back() -> None:
+    made, leases = await full("r1")
+    made.update([], is_complete=True)
+    leases[0].release()
+    assert made.entries() == ()
+
+
+async def test_half_a_surrogate_pair_in_the_affinity_is_harmless() -> None:
+    assert (await lease(pool("r1"), affinity="\ud800")).replica_id == "r1"

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from types import SimpleNamespace
+
+from serve_app.contracts import EngineLoad, ReplicaState
+from serve_app.status import status_report
+from tests.unit.serve_app.fakes import entry, gateway, snapshot
+
+
+class State(StrEnum):
+    RUNNING = "RUNNING"
+
+
+LOAD = EngineLoad(waiting=3, running=2, kv_cache_usage_ratio=0.5, open_requests=5)
+SERVE = SimpleNamespace(
+    applications={
+        "router": SimpleNamespace(status=State.RUNNING, message="x" * 3000, deployments={}),
+        "llm.chat.stable": SimpleNamespace(
+            status=State.RUNNING, message="", deployments={"LLM": SimpleNamespace(replica_states={"RUNNING": 2})}
+        ),
+    }
+)
+
+
+def test_the_report_adds_up_the_replicas_of_a_variant() -> None:
+    made = gateway()
+    starting = entry("r0", state=ReplicaState.STARTING, url="")
+    made.update(snapshot(replace(entry("r1"), load=LOAD), starting, entry("x1", "other")))
+    [model] = status_report(made, SERVE)["models"]
+    assert model == {
+        "name": "chat",
+        "variants": [
+            {
+                "name": "stable",
+                "weight": 100,
+                "engine": "simulated",
+                "replicas": {"starting": 1, "ready": 1, "draining": 0},
+                "replicas_detail": [
+                    {"replica_id": "r0", "url": "", "state": "starting", "waiting": 0, "running": 0, "open_requests": 0},
+                    {"replica_id": "r1", "url": "http://r1", "state": "ready", "waiting": 3, "running": 2, "open_requests": 5},
+                ],
+                "queue_depth": 3,
+                "running": 2,
+                "open_requests": 5,
+                "kv_cache_usage_ratio": 0.5,
+            }
+        ],
+    }
+
+
+def test_the_report_lists_apps_and_pipelines_but_no_prompts() -> None:
+    made = gateway()
+    made.update(snapshot())
+    report = status_report(made, SERVE)
+    assert [(a["name"], a["status"], a["deployments"], len(a["message"])) for a in report["apps"]] == [
+        ("llm.chat.stable", "RUNNING", {"LLM": {"RUNNING": 2}}, 0),
+        ("router", "RUNNING", {}, 2000),
+    ]
+    [version] = report["pipelines"][0]["versions"]
+    assert (version["model"], "prompt" in version, report["waiting_in_router"]) == ("chat", False, 0)

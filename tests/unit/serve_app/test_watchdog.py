@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+# A child that daemonises a grandchild, as Ray and HAProxy do, and writes down who it is.
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        open(sys.argv[1], "w").write(str(os.getpid()))
+        time.sleep(600)
+    os._exit(0)
+time.sleep(600)
+"""
+
+
+Started = tuple[subprocess.Popen[bytes], psutil.Process]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Started]:
+    folder, note = tmp_path / "folder", tmp_path / "pid"
+    folder.mkdir()
+    command = [sys.executable, "-m", "serve_app.watchdog", str(folder), sys.executable, "-c", DAEMON, str(note)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT)
+    deadline_s = time.monotonic() + 20
+    while not note.exists() or not note.read_text():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    with process:
+        yield process, psutil.Process(int(note.read_text()))
+
+
+def wait_gone(process: psutil.Process) -> None:
+    deadline_s = time.monotonic() + 20
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline_s, process.cmdline()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", ["pipe-closed", "sigterm"])
+def test_a_daemonised_grandchild_ends_with_the_owner(tmp_path: Path, started: Started, how: str) -> None:
+    watchdog, grandchild = started
+    assert watchdog.stdin is not None
+    if how == "pipe-closed":
+        watchdog.stdin.close()
+    else:
+        watchdog.send_signal(signal.SIGTERM)
+    watchdog.wait(timeout=30)
+    wait_gone(grandchild)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_ctrl_c_is_left_to_the_owner(started: Started) -> None:
+    watchdog, grandchild = started
+    watchdog.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert watchdog.poll() is None
+    assert grandchild.is_running()
+    watchdog.terminate()
+    watchdog.wait(timeout=30)
+    wait_gone(grandchild)
