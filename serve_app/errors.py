@@ -145,5 +145,11 @@ class EmbeddingMismatch(PlatformError):
         )
 
 
+class MissingWeights(BadRequest):
+    """A model's source names nothing that can be loaded."""
+
+    code = "missing_weights"
+
+
 class CommandError(Exception):
     """A `manta` command cannot do its work; the text, meant for a terminal, says why and what to do."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from serve_app.contracts import ReplicaEntry, ReplicaState
-from serve_app.errors import DeadlineExceeded, RateLimited
+from serve_app.errors import DeadlineExceeded, PlatformError, RateLimited, Unavailable
 
+RETRY_AFTER_S = 5.0
 EJECT_S = 2.0  # a replica that refused a connection is left alone this long
 RECHOOSE_S = 1.0  # ejections end without any event, so those who wait look again this often
 
@@ -122,6 +123,7 @@ class ReplicaPool:
         Raises:
             RateLimited: ``max_waiting`` requests wait here already.
             DeadlineExceeded: no replica had a place within ``timeout_s``.
+            Unavailable: there was no replica at all by then.
             Exception: what ``choose`` raises.
         """
         deadline_s = self._clock() + timeout_s
@@ -130,7 +132,7 @@ class ReplicaPool:
             return self._take(replica)
         if self._waiting >= self.max_waiting:
             message = f"model {target.model!r} is busy and {self._waiting} requests wait already; try again later"
-            raise RateLimited(message, retry_after_s=5)
+            raise RateLimited(message, retry_after_s=RETRY_AFTER_S)
         self._waiting += 1
         waiter = _Waiter(target, affinity, exclude, asyncio.get_running_loop().create_future())
         try:
@@ -174,13 +176,18 @@ class ReplicaPool:
         entry = replica.entry
         return Lease(entry.replica_id, entry.variant, entry.url, lambda: self._release(replica))
 
+    def _too_late(self, target: Target) -> PlatformError:
+        if self.has_ready(target.model, target.variant):
+            return DeadlineExceeded(f"no replica of model {target.model!r} had a place for the request in time")
+        return Unavailable(f"no replica of model {target.model!r} is ready", retry_after_s=RETRY_AFTER_S)
+
     async def _wait(self, waiter: _Waiter, choose: Choose, deadline_s: float) -> Lease:
         self._queues.setdefault(waiter.target[:2], deque()).append(waiter)
         while True:
             self._serve_queue(waiter.target[:2])
             left_s = deadline_s - self._clock()
             if not waiter.lease.done() and left_s <= 0:
-                raise DeadlineExceeded(f"no replica of model {waiter.target.model!r} could take the request in time")
+                raise self._too_late(waiter.target)
             await asyncio.wait([waiter.lease], timeout=max(0.0, min(left_s, RECHOOSE_S)))
             if waiter.lease.done():
                 return waiter.lease.result()

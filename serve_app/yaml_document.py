@@ -32,10 +32,11 @@ class _Loader(yaml.SafeLoader):
 
     _depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Bounded here, before the nodes exist: the scanner's work grows with the square of the open brackets."""
         if self._depth > MAX_DEPTH:
-            raise YamlProblem(f"nested deeper than {MAX_DEPTH} levels", self.peek_event().start_mark.line + 1)
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+            raise YamlProblem(f"nested deeper than {MAX_DEPTH} levels", line)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1

@@ -1,30 +1,26 @@
-"""Where weights come from: a folder as it is, a hub id left to vLLM."""
+"""Where weights come from: a folder as it is, S3 downloaded to this node, a hub id left to vLLM."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from serve_app.config import source_kind
-from serve_app.errors import BadRequest
-
-
-class MissingWeights(BadRequest):
-    """The source names nothing that can be loaded."""
-
-    code = "missing_weights"
+from serve_app.errors import MissingWeights
 
 
 def weights_folder(source: str) -> str:
-    """Return what vLLM is to load: an existing folder, or a hub id.
+    """Return what vLLM is to load: an existing folder, or a hub id. May download for minutes.
 
     Raises:
-        MissingWeights: the folder is missing or holds no config.json, or the kind of source cannot be loaded yet.
+        MissingWeights: the folder is missing or holds no config.json, or the download failed.
     """
     kind = source_kind(source)
     if kind == "hub":
         return source
     if kind == "s3":
-        raise MissingWeights(f"source {source!r}: download it to a folder first and name that folder", param="source")
+        from deployments.llm.s3 import download
+
+        return str(download(source))
     folder = Path(source).expanduser()
     if not (folder / "config.json").is_file():
         raise MissingWeights(

@@ -72,7 +72,9 @@ def is_prose(paragraph: str) -> bool:
     return len(re.findall(r"[a-z]{2,}", paragraph)) >= 3 and " -> " not in lines[0]
 
 
-def render(document: Document, start: int, budget: int, style: Style, rng: random.Random) -> Passage:
+def render(
+    document: Document, start: int, budget: int, style: Style, rng: random.Random
+) -> Passage:
     """Render entries from ``start`` on until about ``budget`` characters are used."""
     parts: list[str] = []
     spans: list[Span] = []

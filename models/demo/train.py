@@ -27,7 +27,8 @@ from tokenizer import save_tokenizer, train_tokenizer
 # Share of the training time after which each level of the curriculum begins.
 LEVEL_STARTS = (0.0, 0.1, 0.3)
 WARMUP_STEPS = 40
-EVALUATION_SHARE = 0.2  # of the training time, between two evaluations
+WRITER_SCALE = 0.1
+EVALUATION_SHARE = 0.25  # of the training time, between two evaluations
 EVALUATION_SAMPLES = 64
 
 
@@ -68,7 +69,22 @@ def training_batches(
 
 def learning_rate(peak: float, step: int, share: float) -> float:
     """Warm up, then fall to nearly nothing along a cosine."""
-    return peak * min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * math.cos(share * math.pi / 2) ** 2)
+    fall = 0.02 + 0.98 * math.cos(share * math.pi / 2) ** 2
+    return peak * min(1.0, (step + 1) / WARMUP_STEPS) * fall
+
+
+def new_optimizer(model: LlamaForCausalLM) -> torch.optim.Optimizer:
+    """Return AdamW with smaller steps for all that writes into the residual stream.
+
+    The stream starts out small, so that steps of the usual size would drown it.
+    """
+    writers, others = [], []
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+            (writers if writes else others).append(weight)
+    groups = [{"params": writers, "scale": WRITER_SCALE}, {"params": others, "scale": 1.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
 def train_step(
@@ -111,16 +127,13 @@ def train(options: argparse.Namespace) -> None:
     encoder = Encoder(tokenizer)
     samples = held_out_samples(EVALUATION_SAMPLES)
     freeze_placed_heads(model)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
+    optimizer = new_optimizer(model)
     sampler = Sampler(documents, options.seed)
     seconds, best, due, tokens = options.minutes * 60, -1.0, EVALUATION_SHARE, 0
     stream = training_batches(sampler, encoder, options.batch_tokens, seconds)
     for step, (share, batch) in enumerate(stream):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(options.learning_rate, step, share)
+            group["lr"] = group["scale"] * learning_rate(options.learning_rate, step, share)
         loss, accuracy, first = train_step(model, optimizer, batch)
         tokens += batch.input_ids.numel()
         if step % 20 == 0:

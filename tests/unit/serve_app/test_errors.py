@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
-from deployments.llm.sources import MissingWeights
 from serve_app.contracts import EmbeddingFingerprint
 from serve_app.engine_errors import UpstreamRejected
-from serve_app.errors import BodyTooLarge, EmbeddingMismatch, EmptyCollection, PlatformError, RateLimited, UnknownModel
+from serve_app.errors import (
+    BodyTooLarge,
+    EmbeddingMismatch,
+    EmptyCollection,
+    MissingWeights,
+    PlatformError,
+    RateLimited,
+    UnknownModel,
+)
 
 OWN_ARGUMENTS: dict[type[PlatformError], tuple[Any, ...]] = {
     UnknownModel: ("chat",),

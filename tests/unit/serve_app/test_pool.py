@@ -6,7 +6,7 @@ import pytest
 
 from serve_app import pool as pool_module
 from serve_app.contracts import ReplicaState
-from serve_app.errors import DeadlineExceeded, RateLimited, UnknownModel
+from serve_app.errors import DeadlineExceeded, PlatformError, RateLimited, Unavailable, UnknownModel
 from serve_app.pool import EJECT_S, Lease, ReplicaPool, Target
 from tests.unit.serve_app.fakes import FakeClock, entry, turns
 
@@ -120,13 +120,18 @@ async def test_a_full_waiting_room_refuses_with_a_time_to_come_back() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-async def test_waiting_ends_with_the_deadline() -> None:
+@pytest.mark.parametrize(
+    ("replicas", "error"), [((), Unavailable), (("r1",), DeadlineExceeded)], ids=["no-replica", "all-busy"]
+)
+async def test_waiting_ends_with_the_deadline(replicas: tuple[str, ...], error: type[PlatformError]) -> None:
     clock = FakeClock()
-    made = pool(clock=clock)
+    made = pool(*replicas, clock=clock)
+    for _ in range(2 * len(replicas)):
+        await lease(made)
     waiting = asyncio.create_task(lease(made))
     await turns()
     clock.now_s += 61
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(error):
         await waiting
     assert (made.waiting(), made._queues) == (0, {})
 

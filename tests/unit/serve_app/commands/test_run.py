@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from serve_app.apps import build_schema
+from serve_app.commands.demo import how_to_go_on
+from serve_app.commands.run import Running, failure
+from serve_app.config import PlatformConfig
+from serve_app.errors import CommandError
+
+CONFIG = PlatformConfig.model_validate(
+    {"models": [{"name": "chat", "variants": [{"name": "stable", "source": "x", "engine": {"kind": "simulated"}}]}]}
+)
+NAMES = ("rollouts", "llm.chat.stable", "router")
+
+
+class FakeCluster:
+    """Answers with one state of the applications after the other."""
+
+    def __init__(self, *states: dict[str, Any], is_living: bool = True) -> None:
+        self._states = list(states)
+        self._is_living = is_living
+
+    def is_alive(self) -> bool:
+        return self._is_living
+
+    def applications(self) -> dict[str, Any]:
+        return self._states.pop(0) if len(self._states) > 1 else self._states[0]
+
+
+def states(status: str, message: str = "") -> dict[str, Any]:
+    return {n: {"status": status, "message": "", "deployments": {"X": {"message": message}}} for n in NAMES}
+
+
+def running(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Running:
+    from rich.console import Console
+
+    monkeypatch.setattr("serve_app.commands.run.POLL_S", 0.0)
+    return Running(CONFIG, build_schema(CONFIG), cluster=cluster, console=Console())  # type: ignore[arg-type]
+
+
+def test_waiting_ends_when_everything_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    running(FakeCluster({}, states("DEPLOYING"), states("RUNNING")), monkeypatch).wait(NAMES)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(line[-2], line[-1]) for line in lines] == [
+        (name, status) for status in ("deploying", "running") for name in sorted(NAMES)
+    ]
+
+
+def test_a_failed_application_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "Traceback:\n  File x\nserve_app.errors.EmbeddingMismatch: collection 'docs' was embedded with a\n"
+    with pytest.raises(CommandError, match=r"rollouts failed: .*EmbeddingMismatch: collection 'docs'"):
+        running(FakeCluster(states("DEPLOY_FAILED", told)), monkeypatch).wait(NAMES)
+
+
+def test_ray_that_stops_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CommandError, match="Ray stopped"):
+        running(FakeCluster({}, is_living=False), monkeypatch).wait(NAMES)
+
+
+def test_a_failure_without_a_message_still_names_the_application() -> None:
+    assert failure("x", {"message": ""}) == "x failed: no message"
+
+
+def test_the_snippets_name_the_address_and_the_pipeline() -> None:
+    text = how_to_go_on("http://h:1", "docs-assistant", "chat")
+    assert text.count("http://h:1/v1") == 3
+    assert text.count("docs-assistant") == 2
