@@ -67,6 +67,7 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MainJob]:
             process.wait(timeout=90)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
 
 def wait_until_up(job: MainJob) -> None:

@@ -16,7 +16,8 @@ from serve_app.commands.demo import QUESTIONS
 from tests.e2e.conftest import MainJob
 from tests.e2e.replica_port import internal_token, replica_process, replica_url, vllm_running
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
+# The first test pays for the start: engine, documents and all.
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What does os.getcwd do?"}]
 

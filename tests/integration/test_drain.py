@@ -12,7 +12,7 @@ from tests.integration.conftest import CONFIG
 from tests.integration.platform import Platform
 from tests.integration.streams import StreamResult, read_streams
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 STREAMS, TOKENS = 50, 300  # 15 s each at 50 ms a token
 

@@ -16,7 +16,7 @@ import pytest
 
 from serve_app.cluster import free_ports
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """

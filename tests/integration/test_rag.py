@@ -19,7 +19,7 @@ from serve_app.ingest.command import IngestOptions
 from tests.integration.conftest import CONFIG
 from tests.integration.platform import Platform
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 QUESTION = {"model": "assistant", "messages": [{"role": "user", "content": "Where do penguins live?"}], "max_tokens": 4}
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.platform import Platform
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
 

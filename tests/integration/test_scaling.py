@@ -14,7 +14,7 @@ from tests.integration.conftest import CONFIG
 from tests.integration.platform import Platform
 from tests.integration.streams import read_streams
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def autoscaled(latency: dict[str, Any], **scaling: Any) -> dict[str, Any]:

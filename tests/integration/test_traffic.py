@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.platform import Platform, simulated
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def split(stable: int) -> dict[str, Any]:
