@@ -110,7 +110,10 @@ class Gateway:
         self.pool.max_waiting = self.view.document.limits.max_waiting
 
     def is_ready(self, name: str | None = None) -> bool:
-        """Whether the model or pipeline, or at least one model if none is named, has a replica that takes work."""
+        """Whether the model or pipeline, or at least one model if none is named, takes work.
+
+        A variant that may sleep at zero counts as ready: the request that wakes it waits, and is answered.
+        """
         view = self.view
         if name is None:
             models = list(view.models.values())
@@ -120,7 +123,7 @@ class Gateway:
             models = [view.models[name]]
         else:
             raise UnknownModel(name)
-        has_one = any(self.pool.has_ready(m.name, v.name) for m in models for v in m.variants)
+        has_one = any(v.may_sleep or self.pool.has_ready(m.name, v.name) for m in models for v in m.variants)
         return has_one or (name is None and bool(self._routing) and not models)
 
     async def relay(self, call: Call, model: RoutedModel) -> Reply:

@@ -26,6 +26,7 @@ class RoutedVariant(Config):
     weight: int = Field(description="Share of conversations in percent.")
     max_leases: int = Field(description="Requests one Router may have open on one replica.")
     engine: str = Field(description="Kind of engine.")
+    may_sleep: bool = Field(False, description="Whether it may have no replica until a request wakes it.")
 
 
 class RoutedModel(Config):

@@ -12,7 +12,7 @@ from serve_app.config import LimitsConfig
 from serve_app.errors import BadRequest, DeadlineExceeded, ErrorKind, PlatformError, RateLimited, Unavailable, UnknownModel
 from serve_app.gateway import ATTEMPTS, BROKEN_ATTEMPTS, Reply, require_text
 from serve_app.pool import EJECT_S
-from serve_app.rollout.document import RoutingDocument
+from serve_app.rollout.document import RoutedModel, RoutedVariant, RoutingDocument
 from serve_app.upstream import ReplicaDraining, UpstreamRequest
 from tests.unit.serve_app.fakes import (
     BROKEN,
@@ -186,6 +186,14 @@ def test_it_is_ready_when_something_can_answer() -> None:
     assert [made.is_ready(name) for name in (None, "chat", "docs")] == [True, True, True]
     with pytest.raises(UnknownModel):
         made.is_ready("nope")
+
+
+def test_a_model_that_may_sleep_at_zero_is_ready() -> None:
+    sleeper = RoutedVariant(name="stable", weight=100, max_leases=1, engine="vllm", may_sleep=True)
+    made = gateway()
+    made.update(snapshot(routing=RoutingDocument(models=(RoutedModel(name="chat", variants=(sleeper,)),))))
+    assert made.is_ready()
+    assert made.is_ready("chat")
 
 
 def test_a_platform_without_models_is_ready_at_once() -> None:

@@ -10,7 +10,7 @@ CONFIG = PlatformConfig.model_validate(
                 "name": "chat",
                 "variants": [
                     {"name": "stable", "source": "org/a", "weight": 90, "engine": {"kind": "simulated"}},
-                    {"name": "canary", "source": "org/b", "weight": 10, "max_leases": 7},
+                    {"name": "canary", "source": "org/b", "weight": 10, "max_leases": 7, "autoscaling": {"min_replicas": 0}},
                 ],
             }
         ],
@@ -23,6 +23,7 @@ def test_routers_learn_names_weights_and_limits_and_nothing_else_of_a_variant() 
     [model] = routing_document(CONFIG).models
     assert model.weights == (("stable", 90), ("canary", 10))
     assert [(v.max_leases, v.engine) for v in model.variants] == [(256, "simulated"), (7, "vllm")]
+    assert [v.may_sleep for v in model.variants] == [False, True]
     assert routing_document(CONFIG).embedders == ("minilm",)
 
 
