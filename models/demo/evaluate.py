@@ -86,18 +86,17 @@ def evaluate_folder(folder: Path, count: int) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     encoder = Encoder(tokenizer.backend_tokenizer)
-    scores: dict[str, list[tuple[bool, bool, float]]] = {}
+    scores: dict[str, list[tuple[bool, float]]] = {}
     for sample in held_out_samples(count):
         question = sample.questions[0]
         got = generate(model, tokenizer, encoder.user_message(sample, question.text))
         wanted = answer_text(question)
-        sentence_right = got.rpartition(" [")[0] == question.answer
-        score = (got == wanted, sentence_right, token_f1(wanted, got))
+        score = (got == wanted, token_f1(wanted, got))
         for kind in (question.kind, "all"):
             scores.setdefault(kind, []).append(score)
     for kind, rows in sorted(scores.items()):
-        exact, sentence, f1 = (sum(column) / len(rows) for column in zip(*rows, strict=True))
-        print(f"{kind:10} n={len(rows):4} exact={exact:.3f} sentence={sentence:.3f} f1={f1:.3f}")
+        exact, f1 = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+        print(f"{kind:10} n={len(rows):4} exact={exact:.3f} f1={f1:.3f}")
 
 
 def main() -> None:

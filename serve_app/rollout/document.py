@@ -63,4 +63,10 @@ def routing_document(config: PlatformConfig) -> RoutingDocument:
 
 
 def _routed(variant: VariantConfig) -> RoutedVariant:
-    return RoutedVariant(name=variant.name, weight=variant.weight, max_leases=variant.max_leases, engine=variant.engine.kind)
+    return RoutedVariant(
+        name=variant.name,
+        weight=variant.weight,
+        max_leases=variant.max_leases,
+        engine=variant.engine.kind,
+        may_sleep=variant.autoscaling is not None and variant.autoscaling.min_replicas == 0,
+    )
