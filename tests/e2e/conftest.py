@@ -35,7 +35,8 @@ class MainJob:
     def manta(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another `manta` command against it."""
         command = [sys.executable, "-m", "serve_app.cli", *arguments, "--url", self.url]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600, check=False)
+        env = {**os.environ, "COLUMNS": "200"}  # tables are cut to the terminal's width
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=600, check=False)
 
 
 @pytest.fixture(scope="session")
