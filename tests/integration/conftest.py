@@ -16,14 +16,15 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def _cluster() -> Iterator[Platform]:
+def bare_platform() -> Iterator[Platform]:
+    """A running cluster, with whatever configuration the test before left in force."""
     made = Platform(CONFIG)
     with made.cluster:
         yield made
 
 
 @pytest.fixture
-def platform(_cluster: Platform) -> Platform:
+def platform(bare_platform: Platform) -> Platform:
     """The running platform with CONFIG in force."""
-    _cluster.deploy(CONFIG)
-    return _cluster
+    bare_platform.deploy(CONFIG)
+    return bare_platform

@@ -42,9 +42,10 @@ def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def rag(platform: Platform, store_folder: Path) -> Platform:
-    platform.deploy(with_pipeline(store_folder, "birds"))
-    return platform
+def rag(bare_platform: Platform, store_folder: Path) -> Platform:
+    # Not over CONFIG: the embedder takes a while to start, so it stays from test to test.
+    bare_platform.deploy(with_pipeline(store_folder, "birds"))
+    return bare_platform
 
 
 def test_an_empty_collection_is_refused_with_the_command_that_fills_it(rag: Platform) -> None:
@@ -69,10 +70,10 @@ def test_an_ingested_passage_is_cited(rag: Platform, store_folder: Path, tmp_pat
     assert stream.headers["x-manta-pipeline-version"] == "v1"
 
 
-def test_a_collection_of_another_embedder_is_refused_at_the_start(platform: Platform, store_folder: Path) -> None:
+def test_a_collection_of_another_embedder_is_refused_at_the_start(rag: Platform, store_folder: Path) -> None:
     store = open_store(VectorStoreConfig(uri=str(store_folder)))
     asyncio.run(store.create("others", EmbeddingFingerprint(model="other/model", dimension=7, normalized=True)))
-    platform.deploy(with_pipeline(store_folder, "others"), wait=False)
-    message = platform.wait_failure("retriever")
+    rag.deploy(with_pipeline(store_folder, "others"), wait=False)
+    message = rag.wait_failure("retriever")
     assert "'others' was embedded with other/model (7 dimensions" in message
     assert "re-embed into a new collection" in message
