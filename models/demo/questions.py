@@ -1,13 +1,13 @@
-"""Ask questions whose answer is one sentence of a set of passages."""
+"""Ask questions whose answer is one sentence of a passage."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from passages import Passage, Span
+from models.demo.corpus import Passage, is_prose
 
 STOP_WORDS = set(
     "a an and are as at be been but by can do does for from has have how i if in into is it its "
@@ -71,110 +71,80 @@ DEFINITION = re.compile(r"^(?:An?|The) ((?:[\w*`-]+ ){1,3})(is|are)\b")
 
 @dataclass(frozen=True)
 class Question:
-    """A question, the sentence that answers it and its passage's number."""
+    """A question, and the sentence that answers it."""
 
     text: str
     answer: str
-    number: int
     kind: str
-
-
-def stem(word: str) -> str:
-    """Fold case and the commonest endings, as a reader would."""
-    return re.sub(r"(?<=...)(es|s|ing|ed|e)$", "", word.lower())
 
 
 def content_stems(text: str) -> set[str]:
     """Return the stems of the words that carry meaning."""
     words = re.findall(r"[A-Za-z][A-Za-z0-9]*", text)
-    return {stem(w) for w in words if w.lower() not in STOP_WORDS}
+    return {re.sub(r"(?<=...)(es|s|ing|ed|e)$", "", w.lower()) for w in words if w.lower() not in STOP_WORDS}
 
 
-def ask(passages: Sequence[Passage], rng: random.Random, wanted: int) -> list[Question]:
-    """Return up to ``wanted`` questions that have exactly one best answer."""
-    places = [(n, span) for n, p in enumerate(passages, 1) for span in p.spans]
-    spans = [span for _, span in places]
-    rng.shuffle(places)
-    questions: list[Question] = []
-    # Introductions come first: they are what is mostly asked for.
-    places.sort(key=lambda place: not place[1].names or rng.random() < 0.3)
-    for number, span in places * 2:
-        if len(questions) == wanted:
-            break
-        repeated = sum(other.sentence == span.sentence for other in spans) > 1
-        if repeated or not 12 <= len(span.sentence) <= 280:
-            continue
-        made = _ask_about(span, spans, rng)
-        if made and made[0] not in {q.text for q in questions}:
-            questions.append(Question(made[0], span.sentence, number, made[1]))
-    return questions
-
-
-def _ask_about(span: Span, spans: list[Span], rng: random.Random) -> tuple[str, str] | None:
-    if span.names and rng.random() < 0.55:
-        return _by_name(span, spans, rng)
-    definition = DEFINITION.match(span.sentence)
-    if definition and rng.random() < 0.6:
-        term = definition[1].strip().replace("*", "").replace("`", "")
-        article = "an" if term[0] in "aeiou" else "a"
-        text = f"What is {article} {term}?" if definition[2] == "is" else f"What are {term}?"
-        return (text, "definition") if _is_unique(term, span, spans) else None
-    first, _, rest = span.sentence.partition(" ")
-    verb = first.lower() if first.lower() in VERBS else first.lower().removesuffix("s")
-    if verb in VERBS and rng.random() < 0.7:
-        return _by_action(verb, rest, span, spans, rng)
-    return _by_keywords(span, spans, rng)
-
-
-def _by_name(span: Span, spans: list[Span], rng: random.Random) -> tuple[str, str] | None:
-    name = rng.choice(span.names)
-    last = name.rsplit(".", 1)[-1]
-    if sum(last in other.names or name in other.names for other in spans) > 1:
+def ask(passage: Passage, rng: random.Random) -> Question | None:
+    """Ask for a sentence of the passage, mostly its first; None when it has none to ask for."""
+    kind = rng.choices(("name", "action", "keyword", "definition"), (5, 2, 2, 1))[0]
+    sentences = passage.sentences if kind != "name" and rng.random() < 0.2 else passage.sentences[:1]
+    sentence = rng.choice(sentences)
+    if not is_prose(sentence) or passage.text.count(sentence) > 1:
         return None
-    if span.kind in ("function", "method") and rng.random() < 0.2:
-        name += "()"
-    if span.kind == "topic" and rng.random() < 0.5:
-        name = name.lower()
-    return rng.choice(NAME_FORMS).format(name), "name"
+    text = _ASKERS[kind](passage, sentence, rng)
+    return Question(text, sentence, kind) if text else None
 
 
-def _by_action(
-    verb: str, rest: str, span: Span, spans: list[Span], rng: random.Random
-) -> tuple[str, str] | None:
+def _by_name(passage: Passage, _: str, rng: random.Random) -> str | None:
+    if not passage.name:
+        return None
+    parts = passage.name.split(".")
+    name = ".".join(parts[-rng.choice([1, 2, len(parts), len(parts)]) :])
+    return rng.choice(NAME_FORMS).format(name + "()" * (passage.title.endswith(")") and rng.random() < 0.15))
+
+
+def _by_definition(_: Passage, sentence: str, rng: random.Random) -> str | None:
+    definition = DEFINITION.match(sentence)
+    if definition is None:
+        return None
+    term = re.sub("[*`]", "", definition[1].strip())
+    article = "an" if term[0] in "aeiou" else "a"
+    singular = f"What is {article} {term}?"
+    return rng.choice([singular, f"What does {term} mean?"]) if definition[2] == "is" else f"What are {term}?"
+
+
+def _by_action(_: Passage, sentence: str, rng: random.Random) -> str | None:
+    first, _, rest = " ".join(sentence.split()).partition(" ")
+    verb = first.lower() if first.lower() in VERBS else first.lower().removesuffix("s")
     clause = re.split(r"[,;:(.]\s| (?:if|which|that|when|where|unless|or) |\.$", rest)[0]
     words = clause.split()[: rng.randint(4, 9)]
     words = [w for w in words if rng.random() > (0.25 if w.lower() in STOP_WORDS else 0.1)]
-    if not words or not _is_unique(" ".join(words), span, spans):
-        return None
-    while words[-1].lower() in STOP_WORDS:
+    while words and words[-1].lower() in STOP_WORDS:
         words.pop()
+    if verb not in VERBS or not words:
+        return None
     asked = rng.choice(VERBS[verb])
     third = asked + ("es" if asked.endswith(("s", "sh", "ch", "x")) else "s")
-    form = rng.choice(ACTION_FORMS)
-    return form.format(v=asked, s=third, rest=" ".join(words)), "action"
+    return rng.choice(ACTION_FORMS).format(v=asked, s=third, rest=" ".join(words))
 
 
-def _by_keywords(span: Span, spans: list[Span], rng: random.Random) -> tuple[str, str] | None:
-    words = re.findall(r"[A-Za-z_][\w.]*\w", span.sentence)
-    if len(words) < 3:
+def _by_keywords(_: Passage, sentence: str, rng: random.Random) -> str | None:
+    words = re.findall(r"[A-Za-z_][\w.]*\w", sentence)
+    telling = [i for i, w in enumerate(words) if w.lower() not in STOP_WORDS]
+    if len(telling) < 2:
         return None
     if rng.random() < 0.5:
         start = rng.randrange(len(words) - 1)
-        chosen = words[start : start + rng.randint(2, 5)]
+        chosen = words[start : start + rng.randint(3, 6)]
     else:
-        telling = [i for i, w in enumerate(words) if w.lower() not in STOP_WORDS]
-        picked = sorted(rng.sample(telling, min(len(telling), rng.randint(2, 4))))
-        chosen = [words[i] for i in picked]
+        chosen = [words[i] for i in sorted(rng.sample(telling, min(len(telling), rng.randint(2, 4))))]
     phrase = " ".join(chosen)
-    if len(content_stems(phrase)) < 1 or not _is_unique(phrase, span, spans):
-        return None
-    return rng.choice(KEYWORD_FORMS).format(phrase), "keyword"
+    return rng.choice(KEYWORD_FORMS).format(phrase) if content_stems(phrase) else None
 
 
-def _is_unique(phrase: str, span: Span, spans: list[Span]) -> bool:
-    """Whether ``span`` holds more of the phrase's words than any other sentence."""
-    wanted = content_stems(phrase)
-    others = (s for s in spans if s is not span)
-    texts = [" ".join((other.sentence, *other.names)) for other in others]
-    best = max((len(wanted & content_stems(text)) for text in texts), default=0)
-    return bool(wanted) and len(wanted & content_stems(span.sentence)) > best
+_ASKERS: dict[str, Callable[[Passage, str, random.Random], str | None]] = {
+    "name": _by_name,
+    "action": _by_action,
+    "keyword": _by_keywords,
+    "definition": _by_definition,
+}

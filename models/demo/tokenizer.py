@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-VOCAB_SIZE = 4096
+VOCAB_SIZE = 3072
 CONTEXT_LENGTH = 2048
+NUMBERS = range(1, 10)  # of passages
+TEXT_MARKS = tuple(f"[{n}]" for n in NUMBERS)
+SOURCE_MARKS = tuple(f"SourceĠ{n}:" for n in NUMBERS)
+QUESTION_MARK = "Question:"
+MARK_REPEATS = 20_000  # enough for each mark to become one token
 PAD, BOS, EOS, SYSTEM, USER, ASSISTANT = SPECIAL = (
     "<|pad|>",
     "<|bos|>",
@@ -20,8 +26,10 @@ PAD, BOS, EOS, SYSTEM, USER, ASSISTANT = SPECIAL = (
 )
 # Every line break, digit and punctuation mark is its own word, so that a span is cut into
 # the same tokens wherever it stands: verbatim copying is then copying of tokens.
+# So are the marks that the prompt sets at the start of a line.
 WORDS = (
-    r"\n|[ \t]+(?=[ \t])| ?[A-Za-z]+| ?[0-9]| ?\(\)"
+    r"^\[[1-9]\]|^Source [1-9]:|^Question:"
+    r"|\n|[ \t]+(?=[ \t])| ?[A-Za-z]+| ?[0-9]| ?\(\)"
     r"| ?([^\sA-Za-z0-9])\1*|\s"
 )
 CHAT_TEMPLATE = (
@@ -50,7 +58,8 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    marks = (mark.replace("Ġ", " ") for mark in (*TEXT_MARKS, *SOURCE_MARKS, QUESTION_MARK))
+    tokenizer.train_from_iterator(chain(texts, (m for mark in marks for m in [mark] * MARK_REPEATS)), trainer)
     return tokenizer
 
 
