@@ -81,9 +81,11 @@ def run(config: PlatformConfig, *, host: str, port: int, on_up: OnUp | None = No
 
     Raises:
         CommandError: the port is taken, Ray does not start, or an application fails.
-        KeyboardInterrupt: Ctrl-C or SIGTERM.
+        KeyboardInterrupt: Ctrl-C, SIGTERM, or the terminal was closed.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # SIGINT too: a shell that starts us in the background has it ignored, and children inherit that.
+        signal.signal(number, _interrupt)
     console = Console()
     if needs_gpu(installed()):
         console.print("this is vLLM's GPU build: variants that name no accelerator take any GPU")
