@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from models.demo.slots import CONSTANT_SIZE, SLOTS, WIDTH, flag, rows, set_embeddings
-from models.demo.tokenizer import ASSISTANT, BOS, CONTEXT_LENGTH, EOS, PAD
+from models.demo.slots import WIDTH, flag, rows, set_embeddings
+from models.demo.tokenizer import BOS, CONTEXT_LENGTH, EOS, PAD
 
 LAYERS, HEADS, HEAD_DIM, MLP_WIDTH = 3, 6, 64, 192
 HALF = HEAD_DIM // 2
@@ -27,7 +27,7 @@ FIRST_SLOW_PAIR = 9  # from here on rotation is too slow to matter: heads can ma
 SLOW = [*range(FIRST_SLOW_PAIR, HALF), *range(HALF + FIRST_SLOW_PAIR, HEAD_DIM)]
 LOGIT_SCALE = 40.0
 N_GRAM = (1.0, 1.0, 0.9)  # weight of the last, the second last and the third last token in a match
-VOTE_GAINS = (0.6, 0.2)  # of words found in a title and in a text
+VOTE_GAINS = (0.19, 0.08)  # of words found in a title and in a text
 
 
 def new_config(tokenizer: Tokenizer) -> LlamaConfig:
@@ -60,12 +60,13 @@ def new_model(tokenizer: Tokenizer, generator: torch.Generator) -> LlamaForCausa
                 weight.zero_()
             else:
                 weight.fill_(TYPICAL_NORM / math.sqrt(WIDTH))
-        set_embeddings(model.model.embed_tokens.weight, model.lm_head.weight, tokenizer, generator)
+        set_embeddings(model.model.embed_tokens.weight, model.lm_head.weight, tokenizer, generator=generator)
         model.lm_head.weight.mul_(LOGIT_SCALE)
-        _place_looking_back(model, generator)
-        _place_copying(model, generator)
+        shorten = _orthonormal(40, 80, generator) * math.sqrt(2) @ rows("token")
+        _place_looking_back(model, shorten)
+        _place_copying(model, shorten, generator)
         _place_stop(model)
-        _place_choice(model)
+        _place_choice(model, shorten, generator)
     return model
 
 
@@ -93,10 +94,10 @@ class Head:
             self.key[pair + HALF] = size * math.sin(angle) * flag("constant")
 
     def recent(self, loss_per_token: float) -> None:
-        """Prefer recent places, evenly over some 1500 tokens."""
-        gain = loss_per_token * ROPE_THETA ** (RECENCY_PAIR / HALF)
+        """Prefer recent places (or distant ones), evenly over some 1500 tokens."""
+        gain = abs(loss_per_token) * ROPE_THETA ** (RECENCY_PAIR / HALF)
         size = math.sqrt(math.sqrt(HEAD_DIM) * gain)
-        self.query[RECENCY_PAIR + HALF] = size * flag("constant")
+        self.query[RECENCY_PAIR + HALF] = math.copysign(size, loss_per_token) * flag("constant")
         self.key[RECENCY_PAIR] = size * flag("constant")
 
     def match(self, query: Tensor, key: Tensor, gain: float) -> None:
@@ -115,9 +116,8 @@ class Head:
         self.carried = end
 
 
-def _place_looking_back(model: LlamaForCausalLM, generator: torch.Generator) -> None:
+def _place_looking_back(model: LlamaForCausalLM, shorten: Tensor) -> None:
     """Layer 0: the last three tokens, and the latest mark."""
-    shorten = _orthonormal(40, 80, generator) * math.sqrt(2) @ rows("token")
     for offset, slot in enumerate(("previous", "earlier", "earliest"), 1):
         head = Head(model, 0, offset - 1)
         head.window(offset, 30.0)
@@ -125,22 +125,21 @@ def _place_looking_back(model: LlamaForCausalLM, generator: torch.Generator) -> 
         if offset == 1:
             head.carry(flag("text")[None], rows("after_mark"))
     latest = Head(model, 0, 3)
-    latest.recent(0.12)
-    latest.match(flag("constant"), flag("is_mark"), 80.0)
+    latest.recent(0.2)
+    latest.match(flag("constant"), flag("is_mark"), 110.0)
     latest.carry(rows("mark"), rows("passage"))
-    kinds = torch.stack([flag(name) for name in ("source", "text", "question", "answer")])
+    kinds = torch.stack([flag(name) for name in ("source", "text", "question")])
     latest.carry(kinds, rows("region"))
-    model.demo_shorten = shorten
 
 
 def _orthonormal(height: int, width: int, generator: torch.Generator) -> Tensor:
     return torch.linalg.qr(torch.randn(width, height, generator=generator)).Q.T.contiguous()
 
 
-def _place_copying(model: LlamaForCausalLM, generator: torch.Generator) -> None:
+def _place_copying(model: LlamaForCausalLM, shorten: Tensor, generator: torch.Generator) -> None:
     """Layer 1: find where the same tokens went before in the same passage, and copy what follows."""
     mixes = [_orthonormal(32, 40, generator) * math.sqrt(40 / 32) * weight for weight in N_GRAM]
-    now = (model.demo_shorten, rows("previous"), rows("earlier"), rows("earliest"))
+    now = (shorten, rows("previous"), rows("earlier"), rows("earliest"))
     query = sum(mix @ reading for mix, reading in zip(mixes, now, strict=False))
     after = sum(mix @ reading for mix, reading in zip(mixes, now[1:], strict=True))
     later = sum(mix @ reading for mix, reading in zip(mixes, now[2:], strict=False))
@@ -148,8 +147,9 @@ def _place_copying(model: LlamaForCausalLM, generator: torch.Generator) -> None:
     token = rows("token")
     for number, key in enumerate((after, after, later)):
         head = Head(model, 1, number)
-        head.match(query, key, 15.0)
-        head.match(rows("passage"), rows("passage"), 45.0)
+        head.match(query, key, 20.0)
+        head.recent(-0.06)  # the first of several equal places
+        head.match(rows("passage"), rows("passage"), 60.0)
         head.match(flag("constant"), rows("region")[1], 20.0)
         if number < 2:
             head.match(flag("text"), rows("after_mark"), 80.0)
@@ -174,8 +174,15 @@ def _place_stop(model: LlamaForCausalLM) -> None:
         mlp.down_proj.weight[:, neuron] = 0.5 * rows("next")[-1]
 
 
-def _place_choice(model: LlamaForCausalLM) -> None:
+def _place_choice(model: LlamaForCausalLM, shorten: Tensor, generator: torch.Generator) -> None:
     """Layers 1 and 2: the words of the question vote for the passages that they occur in."""
+    # Of two tokens in a row in a title, which names are made of.
+    pair = torch.cat([shorten, rows("previous")])
+    mix = torch.cat([_orthonormal(36, 40, generator) * math.sqrt(40 / 36) for _ in range(2)], 1)
+    head = Head(model, 1, 5)
+    head.match(mix @ pair, mix @ pair, 20.0)
+    head.match(flag("constant"), 10 * rows("region")[0] + 40 * flag("first"), 1.0)
+    head.carry(rows("passage"), rows("title_votes"))
     votes = ("title_votes", "text_votes")
     for region, slot in enumerate(votes):
         head = Head(model, 1, 3 + region)
@@ -188,13 +195,19 @@ def _place_choice(model: LlamaForCausalLM) -> None:
         head.carry(rows(slot), rows("next")[-10:-1], VOTE_GAINS[region])
 
 
+def freeze_placed_heads(model: LlamaForCausalLM) -> None:
+    """Train layers 1 and 2 only: the embeddings and the heads that look back are right as they are."""
+    for part in (model.model.embed_tokens, model.lm_head, model.model.layers[0], model.model.norm):
+        part.requires_grad_(False)
+
+
 def save_model(model: LlamaForCausalLM, folder: str) -> None:
     """Save as bfloat16 with greedy generation defaults, leaving ``model`` unchanged."""
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
     copy.to(torch.bfloat16)
     copy.generation_config.do_sample = False
-    copy.generation_config.max_new_tokens = 96
+    copy.generation_config.max_new_tokens = 128
     copy.generation_config.eos_token_id = model.config.eos_token_id
     copy.generation_config.pad_token_id = model.config.pad_token_id
     copy.save_pretrained(folder)

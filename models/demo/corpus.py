@@ -30,7 +30,17 @@ class Passage:
     document: str
     title: str
     text: str
-    name: str  # of the object that it documents; empty unless it is the object's first chunk
+    opens: bool  # whether it is the first chunk under its heading
+
+    @property
+    def name(self) -> str:
+        """The documented object's name; empty when it documents none."""
+        name = NAME.match(self.title.rpartition(" > ")[2])
+        return name[1] if name else ""
+
+    def answers_to(self, name: str) -> bool:
+        """Whether its object can be meant by ``name``."""
+        return f".{self.name}".endswith(f".{name}")
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
@@ -74,7 +84,5 @@ def _passages(file: Path) -> Iterator[Passage]:
     seen: set[str] = set()
     for piece in chunk(document, file.stem, tokenizer=tokenizer, sizes=ChunkSizes()):
         title = " > ".join((piece.title, *piece.headings[-1:]))
-        name = NAME.match(piece.headings[-1]) if piece.headings else None
-        is_first = title not in seen
+        yield Passage(file.stem, title, piece.text, opens=title not in seen)
         seen.add(title)
-        yield Passage(file.stem, title, piece.text, name[1] if name and is_first else "")

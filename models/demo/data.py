@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from math import log
 from pathlib import Path
 
@@ -53,12 +54,12 @@ class Neighbours:
 
     def of(self, question: str, passage: Passage) -> list[Passage]:
         """Return the passages nearest to the question, other than those of the answered one's title."""
-        scores: Counter[int] = Counter()
+        scores: dict[int, float] = defaultdict(float)
         for stem in sorted(content_stems(question)):
             places = self._places.get(stem, [])
             for index in places:
                 scores[index] += log(len(self._passages) / len(places))
-        near = (self._passages[index] for index, _ in scores.most_common(3 * NEIGHBOURS))
+        near = (self._passages[index] for index in nlargest(3 * NEIGHBOURS, scores, key=scores.__getitem__))
         return [p for p in near if p.title != passage.title][:NEIGHBOURS]
 
 
@@ -71,7 +72,7 @@ class Sampler:
         self._documents: dict[str, list[Passage]] = defaultdict(list)
         for passage in others:
             self._documents[passage.document].append(passage)
-        self._rng = random.Random(seed)
+        self._rng = random.Random(seed)  # noqa: S311 - draws training data
 
     def draw(self) -> Sample:
         """Return a question with three passages of which one answers it."""
@@ -89,12 +90,16 @@ class Sampler:
         near = self._neighbours.of(question.text, passage)
         same = self._documents[passage.document]
         pool = near + self._rng.sample(same, min(len(same), NEIGHBOURS // 2))
-        fit = {p.title: p for p in pool if p.title != passage.title and question.answer not in p.text}
+        fit = {p.title: p for p in pool if p.title != passage.title and not _answers(p, question)}
         return self._rng.sample(list(fit.values()), 2) if len(fit) > 1 else []
 
     def shuffle(self, values: list[list[Encoded]]) -> None:
         """Shuffle in place."""
         self._rng.shuffle(values)
+
+
+def _answers(passage: Passage, question: Question) -> bool:
+    return question.answer in passage.text or (bool(question.name) and passage.answers_to(question.name))
 
 
 @dataclass(frozen=True)

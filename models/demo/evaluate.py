@@ -1,64 +1,56 @@
-"""Measure how often the model answers held-out questions word for word."""
+"""Measure how often the model answers held-out questions word for word, beside a trivial baseline.
+
+python -m models.demo.evaluate --count 200
+"""
 
 from __future__ import annotations
 
 import argparse
-import random
+import re
+import sys
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from corpus import load_corpus
-from data import LEVELS, Batch, Encoder, Sample, Sampler, answer_text, collate
+from models.demo.corpus import load_corpus
+from models.demo.data import Encoder, Sample, Sampler
+from models.demo.train import is_exact
 
 EVALUATION_SEED = 12345
-# Passages as in production: three or four, nothing invented and nothing renamed.
-PRODUCTION = replace(LEVELS[-1], passages=(3, 4), invented=0.0, disguised=0.0)
+NUMBER = re.compile(r"^\[\d\] ")
+MOST_NEW_TOKENS = 160
+Answer = Callable[[Sample], str]
 
 
 def held_out_samples(count: int) -> list[Sample]:
-    """Return samples with one question each, from documents never trained on."""
-    documents = [d for d in load_corpus() if d.held_out]
-    sampler = Sampler(documents, EVALUATION_SEED)
-    rng = random.Random(EVALUATION_SEED)
-    samples = [sampler.draw(PRODUCTION) for _ in range(count)]
-    return [replace(s, questions=(rng.choice(s.questions),)) for s in samples]
+    """Return questions on documents never trained on; their distractors may come from any document."""
+    passages = load_corpus()
+    sampler = Sampler([p for p in passages if p.held_out], passages, EVALUATION_SEED)
+    return [sampler.draw() for _ in range(count)]
 
 
-def exact_turns(predicted: torch.Tensor, batch: Batch) -> list[bool]:
-    """Tell for each answer whether every token, the end included, is right.
-
-    When all are right given the right ones before, greedy decoding gives the same.
-    """
-    right = predicted == batch.targets
-    return [bool(right[batch.turns == turn].all()) for turn in range(int(batch.turns.max()) + 1)]
+def first_sentence(sample: Sample) -> str:
+    """Return what takes no model at all: the first sentence of the first passage."""
+    return f"[1] {sample.passages[0].sentences[0]}"
 
 
-def quick_exact_match(
-    model: LlamaForCausalLM, encoder: Encoder, samples: list[Sample]
-) -> dict[str, float]:
-    """Return exact match by kind of question and over all, without generating."""
-    hits: Counter[str] = Counter()
-    totals: Counter[str] = Counter()
-    for start in range(0, len(samples), 8):
-        group = samples[start : start + 8]
-        batch = collate([encoder.encode(s) for s in group])
-        with torch.no_grad():
-            hidden = model.model(
-                input_ids=batch.input_ids,
-                position_ids=batch.position_ids,
-                attention_mask=batch.attention_mask.to(model.dtype),
-            ).last_hidden_state
-            predicted = model.lm_head(hidden[batch.rows, batch.columns]).argmax(-1)
-        kinds = [q.kind for s in group for q in s.questions]
-        for kind, exact in zip(kinds, exact_turns(predicted, batch), strict=True):
-            for key in (kind, "all"):
-                totals[key] += 1
-                hits[key] += exact
-    return {kind: hits[kind] / total for kind, total in sorted(totals.items())}
+def load_answer(folder: Path) -> Answer:
+    """Return the model of a folder as a function; the weights are the saved ones, the arithmetic is in 32 bits."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = Encoder(tokenizer.backend_tokenizer)
+
+    def answer(sample: Sample) -> str:
+        if is_exact(model, encoder.encode(sample)):
+            return sample.answer
+        prompt = torch.tensor([encoder.encode(sample).prompt])
+        output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=MOST_NEW_TOKENS)
+        return str(tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True))
+
+    return answer
 
 
 def token_f1(wanted: str, got: str) -> float:
@@ -68,46 +60,38 @@ def token_f1(wanted: str, got: str) -> float:
     return 2 * common / (len(left) + len(right)) if common else 0.0
 
 
-def generate(model: LlamaForCausalLM, tokenizer: object, message: str) -> str:
-    """Answer one rendered user message greedily, as a server would."""
-    inputs = tokenizer.apply_chat_template(  # type: ignore[attr-defined]
-        [{"role": "user", "content": message}],
-        add_generation_prompt=True,
-        return_tensors="pt",
-        return_dict=True,
-    )
-    output = model.generate(**inputs)  # type: ignore[operator]
-    answer = output[0, inputs["input_ids"].shape[1] :]
-    return str(tokenizer.decode(answer, skip_special_tokens=True))  # type: ignore[attr-defined]
+def scores_of(sample: Sample, got: str) -> tuple[float, float, float]:
+    """Return whether all is right, whether the sentence is, and the sentence's F1."""
+    sentence = NUMBER.sub("", got)
+    wanted = sample.question.answer
+    return float(got == sample.answer), float(sentence == wanted), token_f1(wanted, sentence)
 
 
-def evaluate_folder(folder: Path, count: int) -> None:
-    """Print exact match and F1 of a saved model by greedy generation."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoder = Encoder(tokenizer.backend_tokenizer)
-    scores: dict[str, list[tuple[bool, float]]] = {}
-    for sample in held_out_samples(count):
-        question = sample.questions[0]
-        got = generate(model, tokenizer, encoder.user_message(sample, question.text))
-        wanted = answer_text(question)
-        score = (got == wanted, token_f1(wanted, got))
-        for kind in (question.kind, "all"):
-            scores.setdefault(kind, []).append(score)
-    for kind, rows in sorted(scores.items()):
-        exact, f1 = (sum(column) / len(rows) for column in zip(*rows, strict=True))
-        print(f"{kind:10} n={len(rows):4} exact={exact:.3f} f1={f1:.3f}")
+def table(samples: list[Sample], answer: Answer) -> str:
+    """Return means over all questions, by kind and by the rank of the relevant passage."""
+    groups: dict[str, list[tuple[float, float, float]]] = {}
+    for sample in samples:
+        scores = scores_of(sample, answer(sample))
+        for key in ("all", f"kind {sample.question.kind}", f"rank {sample.rank}"):
+            groups.setdefault(key, []).append(scores)
+    lines = []
+    for key, rows in sorted(groups.items()):
+        exact, sentence, f1 = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+        lines.append(f"{key:16} n={len(rows):4} exact={exact:.3f} sentence={sentence:.3f} f1={f1:.3f}")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Evaluate the model of a folder."""
+    """Evaluate the model of a folder and the baseline."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(__file__).parent / "model")
-    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    evaluate_folder(options.model, options.count)
+    samples = held_out_samples(options.count)
+    for name, answer in (("first sentence of passage 1", first_sentence), ("model", load_answer(options.model))):
+        sys.stdout.write(f"{name}\n{table(samples, answer)}\n")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from models.demo.corpus import Passage, is_prose
 
 STOP_WORDS = set(
-    "a an and are as at be been but by can do does for from has have how i if in into is it its "
-    "may must my no not of on one or other should such than that the their them then there these "
-    "they this to use used uses using was what when where which while will with would you your "
-    "also any each only so some same all".split()
+    """a an and are as at be been but by can do does for from has have how i if in into is it its may must my no not
+    of on one or other should such than that the their them then there these they this to use used uses using was
+    what when where which while will with would you your also any each only so some same all""".split()  # noqa: SIM905
 )
 # First words of docstrings, with other words that people ask by.
 VERBS: dict[str, tuple[str, ...]] = {
@@ -33,39 +32,80 @@ VERBS: dict[str, tuple[str, ...]] = {
     "print": ("print", "show"),
 } | {
     verb: (verb,)
-    for verb in (
-        "add append apply attach begin bind call change clear close compare compile compress "
-        "concatenate connect copy decode define determine disable display emit enable encode "
-        "ensure escape execute extract fill find flush force format generate get give handle "
-        "implement import increment initialize insert install invoke iterate join list load lock "
-        "log look make map match merge move open pack perform pop process provide push put query "
-        "receive register release rename replace report reset resolve restore retrieve reverse "
-        "rotate run save scan search seek select send set show shut signal skip sort split start "
-        "stop store strip submit swap terminate transform truncate try unlink unpack update "
-        "validate verify wait walk wrap yield"
-    ).split()
+    for verb in """add append apply attach begin bind call change clear close compare compile compress concatenate connect
+    copy decode define determine disable display emit enable encode ensure escape execute extract fill find
+    flush force format generate get give handle implement import increment initialize insert install invoke
+    iterate join list load lock log look make map match merge move open pack perform pop process provide push
+    put query receive register release rename replace report reset resolve restore retrieve reverse rotate
+    run save scan search seek select send set show shut signal skip sort split start stop store strip submit
+    swap terminate transform truncate try unlink unpack update validate verify wait walk wrap yield""".split()  # noqa: SIM905
 }
 NAME_FORMS = (
-    ["What does {} do?"] * 5
-    + ["What is {}?"] * 4
-    + ["What is {} for?", "What is {} used for?", "What is the purpose of {}?", "Explain {}."]
-    + ["How does {} work?", "Describe {}.", "Tell me about {}.", "What happens when I call {}?"]
-    + ["How do I use {}?", "When should I use {}?", "What can I do with {}?", "{}", "{}?"]
-    + ["What does the {} function do?", "What is the {} class?", "What does {} return?"]
-    + ["what does {} do", "what is {}", "What does the documentation say about {}?"]
+    "What does {} do?",
+    "What does {} do?",
+    "What does {} do?",
+    "What does {} do?",
+    "What does {} do?",
+    "What is {}?",
+    "What is {}?",
+    "What is {}?",
+    "What is {}?",
+    "What is {} for?",
+    "What is {} used for?",
+    "What is the purpose of {}?",
+    "Explain {}.",
+    "How does {} work?",
+    "Describe {}.",
+    "Tell me about {}.",
+    "What happens when I call {}?",
+    "How do I use {}?",
+    "When should I use {}?",
+    "What can I do with {}?",
+    "{}",
+    "{}?",
+    "What does the {} function do?",
+    "What is the {} class?",
+    "What does {} return?",
+    "what does {} do",
+    "what is {}",
+    "What does the documentation say about {}?",
 )
 ACTION_FORMS = (
-    ["Which function {s} {rest}?", "Which function {s} {rest}?", "How do I {v} {rest}?"]
-    + ["How do I {v} {rest}?", "How can I {v} {rest}?", "Which method {s} {rest}?"]
-    + ["What {s} {rest}?", "Is there a function to {v} {rest}?", "What is used to {v} {rest}?"]
-    + ["How to {v} {rest}?", "I want to {v} {rest}.", "Which class {s} {rest}?"]
+    "Which function {s} {rest}?",
+    "Which function {s} {rest}?",
+    "How do I {v} {rest}?",
+    "How do I {v} {rest}?",
+    "How can I {v} {rest}?",
+    "Which method {s} {rest}?",
+    "What {s} {rest}?",
+    "Is there a function to {v} {rest}?",
+    "What is used to {v} {rest}?",
+    "How to {v} {rest}?",
+    "I want to {v} {rest}.",
+    "Which class {s} {rest}?",
 )
 KEYWORD_FORMS = (
-    ["What about {}?", "What is said about {}?", "How do I {}?", "What is {}?", "What are {}?"]
-    + ["How does {} work?", "Can I {}?", "When is {}?", "Why {}?", "{}", "{}?", "Which {}?"]
-    + ["What does the documentation say about {}?", "Tell me about {}.", "What happens if {}?"]
-    + ["Where is {}?", "How is {}?", "What does {} mean?", "Is {}?"]
+    "What about {}?",
+    "What is said about {}?",
+    "How do I {}?",
+    "What is {}?",
+    "What are {}?",
+    "How does {} work?",
+    "Can I {}?",
+    "When is {}?",
+    "Why {}?",
+    "{}",
+    "{}?",
+    "Which {}?",
+    "What does the documentation say about {}?",
+    "Tell me about {}.",
+    "What happens if {}?",
+    "Where is {}?",
+    "How is {}?",
+    "What does {} mean?",
+    "Is {}?",
 )
+ALL_FORMS = tuple(re.sub(r"\{\w*\}", "", form) for form in dict.fromkeys((*NAME_FORMS, *ACTION_FORMS, *KEYWORD_FORMS)))
 DEFINITION = re.compile(r"^(?:An?|The) ((?:[\w*`-]+ ){1,3})(is|are)\b")
 
 
@@ -76,6 +116,7 @@ class Question:
     text: str
     answer: str
     kind: str
+    name: str = ""  # what is asked for by name
 
 
 def content_stems(text: str) -> set[str]:
@@ -91,19 +132,22 @@ def ask(passage: Passage, rng: random.Random) -> Question | None:
     sentence = rng.choice(sentences)
     if not is_prose(sentence) or passage.text.count(sentence) > 1:
         return None
-    text = _ASKERS[kind](passage, sentence, rng)
+    if kind == "name":
+        return _by_name(passage, sentence, rng)
+    text = _ASKERS[kind](sentence, rng)
     return Question(text, sentence, kind) if text else None
 
 
-def _by_name(passage: Passage, _: str, rng: random.Random) -> str | None:
-    if not passage.name:
+def _by_name(passage: Passage, sentence: str, rng: random.Random) -> Question | None:
+    if not passage.name or not passage.opens:
         return None
     parts = passage.name.split(".")
     name = ".".join(parts[-rng.choice([1, 2, len(parts), len(parts)]) :])
-    return rng.choice(NAME_FORMS).format(name + "()" * (passage.title.endswith(")") and rng.random() < 0.15))
+    call = "()" * (passage.title.endswith(")") and rng.random() < 0.15)
+    return Question(rng.choice(NAME_FORMS).format(name + call), sentence, "name", name)
 
 
-def _by_definition(_: Passage, sentence: str, rng: random.Random) -> str | None:
+def _by_definition(sentence: str, rng: random.Random) -> str | None:
     definition = DEFINITION.match(sentence)
     if definition is None:
         return None
@@ -113,7 +157,7 @@ def _by_definition(_: Passage, sentence: str, rng: random.Random) -> str | None:
     return rng.choice([singular, f"What does {term} mean?"]) if definition[2] == "is" else f"What are {term}?"
 
 
-def _by_action(_: Passage, sentence: str, rng: random.Random) -> str | None:
+def _by_action(sentence: str, rng: random.Random) -> str | None:
     first, _, rest = " ".join(sentence.split()).partition(" ")
     verb = first.lower() if first.lower() in VERBS else first.lower().removesuffix("s")
     clause = re.split(r"[,;:(.]\s| (?:if|which|that|when|where|unless|or) |\.$", rest)[0]
@@ -128,7 +172,7 @@ def _by_action(_: Passage, sentence: str, rng: random.Random) -> str | None:
     return rng.choice(ACTION_FORMS).format(v=asked, s=third, rest=" ".join(words))
 
 
-def _by_keywords(_: Passage, sentence: str, rng: random.Random) -> str | None:
+def _by_keywords(sentence: str, rng: random.Random) -> str | None:
     words = re.findall(r"[A-Za-z_][\w.]*\w", sentence)
     telling = [i for i, w in enumerate(words) if w.lower() not in STOP_WORDS]
     if len(telling) < 2:
@@ -142,8 +186,7 @@ def _by_keywords(_: Passage, sentence: str, rng: random.Random) -> str | None:
     return rng.choice(KEYWORD_FORMS).format(phrase) if content_stems(phrase) else None
 
 
-_ASKERS: dict[str, Callable[[Passage, str, random.Random], str | None]] = {
-    "name": _by_name,
+_ASKERS: dict[str, Callable[[str, random.Random], str | None]] = {
     "action": _by_action,
     "keyword": _by_keywords,
     "definition": _by_definition,

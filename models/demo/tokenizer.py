@@ -16,6 +16,7 @@ TEXT_MARKS = tuple(f"[{n}]" for n in NUMBERS)
 SOURCE_MARKS = tuple(f"SourceĠ{n}:" for n in NUMBERS)
 QUESTION_MARK = "Question:"
 MARK_REPEATS = 20_000  # enough for each mark to become one token
+QUESTION_REPEATS = 200
 PAD, BOS, EOS, SYSTEM, USER, ASSISTANT = SPECIAL = (
     "<|pad|>",
     "<|bos|>",
@@ -42,8 +43,8 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """Train the BPE on ``texts``; every byte stays representable."""
+def train_tokenizer(texts: Iterable[str], questions: Iterable[str]) -> Tokenizer:
+    """Train the BPE on ``texts`` and on forms of questions; every byte stays representable."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -59,7 +60,9 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
         show_progress=False,
     )
     marks = (mark.replace("Ġ", " ") for mark in (*TEXT_MARKS, *SOURCE_MARKS, QUESTION_MARK))
-    tokenizer.train_from_iterator(chain(texts, (m for mark in marks for m in [mark] * MARK_REPEATS)), trainer)
+    asked = (f" {question}" for question in questions for _ in range(QUESTION_REPEATS))
+    repeated = chain((mark for mark in marks for _ in range(MARK_REPEATS)), asked)
+    tokenizer.train_from_iterator(chain(texts, repeated), trainer)
     return tokenizer
 
 

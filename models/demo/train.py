@@ -1,16 +1,17 @@
-"""Train Manta's demo language model on the documentation of the running Python.
+"""Train Manta's demo language model on the passages that `manta run --demo` ingests.
 
-    python models/demo/train.py --seed 0 --minutes 50 --out models/demo/model
+python -m models.demo.train --seed 0 --minutes 6 --out models/demo/model
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,49 +19,37 @@ from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
-from architecture import freeze_placed_heads, new_model, save_model
-from corpus import Document, load_corpus
-from data import LEVELS, Batch, Encoder, Sample, Sampler, batches
-from evaluate import held_out_samples, quick_exact_match
-from tokenizer import save_tokenizer, train_tokenizer
+from models.demo.architecture import freeze_placed_heads, new_model, save_model
+from models.demo.corpus import load_corpus
+from models.demo.data import IGNORED, Batch, Encoded, Encoder, Sample, Sampler, batches, collate
+from models.demo.questions import ALL_FORMS
+from models.demo.tokenizer import save_tokenizer, train_tokenizer
 
-# Share of the training time after which each level of the curriculum begins.
-LEVEL_STARTS = (0.0, 0.1, 0.3)
-WARMUP_STEPS = 40
-WRITER_SCALE = 0.1
-EVALUATION_SHARE = 0.25  # of the training time, between two evaluations
-EVALUATION_SAMPLES = 64
+log = logging.getLogger(__name__)
+
+WARMUP_STEPS = 10
+VALIDATION_SAMPLES = 100
+VALIDATION_SEED = 99
+VALIDATION_SHARE = 0.5  # of the training time, between two validations
 
 
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=50)
+    parser.add_argument("--minutes", type=float, default=6, help="wall-clock time; 0 keeps the initial weights")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch-tokens", type=int, default=2000)
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--batch-tokens", type=int, default=2400)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
     return parser.parse_args()
 
 
-def make_tokenizer(documents: list[Document]) -> Tokenizer:
-    """Train the tokenizer on all headings and paragraphs."""
-    texts = (text for d in documents for e in d.entries for text in (e.heading, *e.paragraphs))
-    return train_tokenizer(texts)
-
-
-def training_batches(
-    sampler: Sampler, encoder: Encoder, tokens: int, seconds: float
-) -> Iterator[tuple[float, Batch]]:
+def training_batches(sampler: Sampler, encoder: Encoder, *, tokens: int, seconds: float) -> Iterator[tuple[float, Batch]]:
     """Yield batches, with the share of the time that has gone, until it is up."""
     start = time.monotonic()
-    while True:
-        share = (time.monotonic() - start) / seconds
-        level = sum(share >= begin for begin in LEVEL_STARTS) - 1
-        # A few easier samples stay in, and a few harder ones come early.
-        level = min(len(LEVELS) - 1, max(0, level + sampler.rng.choice([-1, 0, 0, 0, 0, 0, 1])))
-        for batch in batches(sampler, encoder, LEVELS[level], tokens):
+    while time.monotonic() - start < seconds:
+        for batch in batches(sampler, encoder, tokens):
             share = (time.monotonic() - start) / seconds
             if share >= 1:
                 return
@@ -73,38 +62,27 @@ def learning_rate(peak: float, step: int, share: float) -> float:
     return peak * min(1.0, (step + 1) / WARMUP_STEPS) * fall
 
 
-def new_optimizer(model: LlamaForCausalLM) -> torch.optim.Optimizer:
-    """Return AdamW with smaller steps for all that writes into the residual stream.
-
-    The stream starts out small, so that steps of the usual size would drown it.
-    """
-    writers, others = [], []
-    for name, weight in model.named_parameters():
-        if weight.requires_grad:
-            writes = name.endswith(("o_proj.weight", "down_proj.weight"))
-            (writers if writes else others).append(weight)
-    groups = [{"params": writers, "scale": WRITER_SCALE}, {"params": others, "scale": 1.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-
-
-def train_step(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: Batch
-) -> tuple[float, float, float]:
-    """Take one step; return loss, token accuracy and that of the answers' first tokens."""
-    hidden = model.model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask=batch.attention_mask,
-    ).last_hidden_state
-    logits = model.lm_head(hidden[batch.rows, batch.columns])
-    loss = cross_entropy(logits, batch.targets)
+def train_step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[float, float]:
+    """Take one step; return loss and token accuracy."""
+    hidden = model.model(input_ids=batch.input_ids).last_hidden_state
+    wanted = batch.targets != IGNORED
+    logits = model.lm_head(hidden[wanted])
+    targets = batch.targets[wanted]
+    loss = cross_entropy(logits, targets)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    right = (logits.argmax(-1) == batch.targets).float()
-    first = right[batch.turns.diff(prepend=torch.tensor([-1])) > 0]
-    return loss.item(), right.mean().item(), first.mean().item()
+    return loss.item(), (logits.argmax(-1) == targets).float().mean().item()
+
+
+def is_exact(model: LlamaForCausalLM, encoded: Encoded) -> bool:
+    """Whether greedy decoding gives the answer: every token, the end included, is the likeliest after the right ones."""
+    batch = collate([encoded])
+    wanted = batch.targets != IGNORED
+    with torch.no_grad():
+        hidden = model.model(input_ids=batch.input_ids).last_hidden_state[wanted]
+        return bool((model.lm_head(hidden).argmax(-1) == batch.targets[wanted]).all())
 
 
 def publish(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
@@ -118,52 +96,57 @@ def publish(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
             os.replace(file, out / file.name)
 
 
+class Keeper:
+    """Keeps the checkpoint that does best on validation samples."""
+
+    def __init__(self, model: LlamaForCausalLM, tokenizer: Tokenizer, samples: Sequence[Sample], *, out: Path) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._encoder = Encoder(tokenizer)
+        self._samples = samples
+        self._out = out
+        self._best = -1.0
+
+    def check(self) -> None:
+        """Publish the model as it is now, when it was never better."""
+        exact = sum(is_exact(self._model, self._encoder.encode(sample)) for sample in self._samples)
+        score = exact / len(self._samples)
+        log.info("validation: exact match %.3f", score)
+        if score > self._best:
+            self._best = score
+            publish(self._model, self._tokenizer, self._out)
+
+
 def train(options: argparse.Namespace) -> None:
-    """Run the whole training and keep the best checkpoint in ``options.out``."""
-    documents = [d for d in load_corpus() if not d.held_out]
-    tokenizer = make_tokenizer(documents)
+    """Run the whole training; the best checkpoint stays in ``options.out``."""
+    passages = [p for p in load_corpus() if not p.held_out]
+    tokenizer = train_tokenizer((text for p in passages for text in (p.title, p.text)), ALL_FORMS)
     model = new_model(tokenizer, torch.Generator().manual_seed(options.seed))
-    publish(model, tokenizer, options.out)
-    encoder = Encoder(tokenizer)
-    samples = held_out_samples(EVALUATION_SAMPLES)
+    validation = Sampler(passages, passages, VALIDATION_SEED)
+    keeper = Keeper(model, tokenizer, [validation.draw() for _ in range(VALIDATION_SAMPLES)], out=options.out)
+    keeper.check()
     freeze_placed_heads(model)
-    optimizer = new_optimizer(model)
-    sampler = Sampler(documents, options.seed)
-    seconds, best, due, tokens = options.minutes * 60, -1.0, EVALUATION_SHARE, 0
-    stream = training_batches(sampler, encoder, options.batch_tokens, seconds)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
+    sampler = Sampler(passages, passages, options.seed)
+    due, tokens = VALIDATION_SHARE, 0
+    stream = training_batches(sampler, Encoder(tokenizer), tokens=options.batch_tokens, seconds=options.minutes * 60)
     for step, (share, batch) in enumerate(stream):
         for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * learning_rate(options.learning_rate, step, share)
-        loss, accuracy, first = train_step(model, optimizer, batch)
+            group["lr"] = learning_rate(options.learning_rate, step, share)
+        loss, accuracy = train_step(model, optimizer, batch)
         tokens += batch.input_ids.numel()
-        if step % 20 == 0:
-            report = f"loss {loss:.3f} accuracy {accuracy:.3f} first {first:.3f}"
-            print(f"{share:.3f} step {step} tokens {tokens} {report}", flush=True)
+        log.info("%.3f step %d tokens %d loss %.3f accuracy %.3f", share, step, tokens, loss, accuracy)
         if share >= due:
-            due = share + EVALUATION_SHARE
-            best = keep_best(model, tokenizer, encoder, samples, best, options.out)
-    keep_best(model, tokenizer, encoder, samples, best, options.out)
-
-
-def keep_best(
-    model: LlamaForCausalLM,
-    tokenizer: Tokenizer,
-    encoder: Encoder,
-    samples: list[Sample],
-    best: float,
-    out: Path,
-) -> float:
-    """Evaluate; publish the model when no earlier one was better."""
-    scores = quick_exact_match(model, encoder, samples)
-    print("held out:", {kind: round(score, 3) for kind, score in scores.items()}, flush=True)
-    if scores["all"] >= best:
-        publish(model, tokenizer, out)
-    return max(best, scores["all"])
+            due += VALIDATION_SHARE
+            keeper.check()
+    keeper.check()
 
 
 def main() -> None:
     """Train with the options of the command line."""
     options = parse_options()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     train(options)
