@@ -138,7 +138,13 @@ class LocalCluster:
         command = [sys.executable, "-m", "serve_app.watchdog", str(self.folder), *self._ray_command()]
         with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._environment(), cwd=ROOT
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+                cwd=ROOT,
+                start_new_session=True,  # Ctrl-C and a closed terminal are for the owner
             )
             deadline_s = time.monotonic() + START_TIMEOUT_S
             while not self._answers():

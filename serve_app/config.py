@@ -237,6 +237,7 @@ class LimitsConfig(Config):
     """Bounds that are checked before a request is parsed or routed."""
 
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
+    max_choices: int = Field(16, ge=1, description="Most answers (`n`, `best_of`) one request may ask for.")
     max_waiting: int = Field(1024, ge=0, description="Requests one Router may hold while no replica can take them.")
     wait_timeout_s: float = Field(600.0, gt=0, description="Seconds a request may wait for a replica.")
 

@@ -92,7 +92,8 @@ class FileResolver:
         if is_needed and self._check_files:
             if not os.path.isdir(folder):  # unlike Path.is_dir, False and no error where we may not look
                 fix = "put the weights there, or write a Hugging Face id (org/name) or s3://bucket/prefix"
-                self.problems.append((path, f"the model folder {str(folder)!r} does not exist; {fix}"))
+                what = "is a file, not a model folder" if os.path.exists(folder) else "does not exist"
+                self.problems.append((path, f"the model folder {str(folder)!r} {what}; {fix}"))
             elif not os.path.isfile(folder / "config.json"):
                 fix = "name the folder that holds config.json and the weights"
                 self.problems.append((path, f"the model folder {str(folder)!r} has no config.json; {fix}"))

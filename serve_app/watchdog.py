@@ -20,21 +20,29 @@ import psutil
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 10.0
+POLL_S = 1.0
 
 
 def main(argv: list[str]) -> int:
     """Run ``argv[1:]`` until it ends or the owner closes our standard input; delete the folder ``argv[0]`` last."""
     folder, command = argv[0], argv[1:]
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    # Ctrl-C reaches the whole process group; the owner decides when we stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a terminal sends reaches whole process groups; the owner decides when we stop.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
     owner_gone = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: owner_gone.set())
     threading.Thread(target=_wait_for_owner, args=(owner_gone,), daemon=True).start()
-    while child.poll() is None and not owner_gone.wait(0.2):
-        pass
+    memory = SharedMemory()
+    while not owner_gone.wait(POLL_S):
+        memory.look()
+        _reap()  # orphans that died are ours to bury
+        if child.poll() is not None:
+            break
+    memory.look()
     end_tree(GRACE_S)
+    memory.remove()
     shutil.rmtree(folder, ignore_errors=True)
     return child.poll() or 0
 
@@ -43,6 +51,31 @@ def _wait_for_owner(owner_gone: threading.Event) -> None:
     while os.read(0, 4096):
         pass
     owner_gone.set()
+
+
+class SharedMemory:
+    """Files in /dev/shm that our descendants have mapped.
+
+    Engines share memory between their processes, and one that is killed cannot remove its files: they would take
+    memory until the machine restarts.
+    """
+
+    def __init__(self, folder: str = "/dev/shm/") -> None:  # noqa: S108
+        self._folder = folder
+        self._seen: set[str] = set()
+
+    def look(self) -> None:
+        """Note what is mapped now."""
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(OSError), open(f"/proc/{process.pid}/maps", "rb") as maps:
+                lines = (line.decode(errors="replace") for line in maps)
+                self._seen.update(line[line.index(self._folder) :].strip() for line in lines if self._folder in line)
+
+    def remove(self) -> None:
+        """Delete what is left of it. Call when no descendant lives."""
+        for path in self._seen:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 def end_tree(grace_s: float) -> None:
@@ -58,11 +91,15 @@ def end_tree(grace_s: float) -> None:
 
 
 def _living() -> list[psutil.Process]:
+    _reap()
+    found = psutil.Process().children(recursive=True)
+    return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def _reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    found = psutil.Process().children(recursive=True)
-    return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def _signal_all(number: int) -> None:

@@ -207,6 +207,7 @@ def save_model(model: LlamaForCausalLM, folder: str) -> None:
     copy.load_state_dict(model.state_dict())
     copy.to(torch.bfloat16)
     copy.generation_config.do_sample = False
+    copy.generation_config.temperature = 0.0  # what vLLM goes by
     copy.generation_config.max_new_tokens = 128
     copy.generation_config.eos_token_id = model.config.eos_token_id
     copy.generation_config.pad_token_id = model.config.pad_token_id

@@ -12,14 +12,22 @@ import httpx
 from serve_app.errors import CommandError
 
 API_KEY = "MANTA_API_KEY"
+STARTING = {404, 500, 503}  # of Serve's proxy itself, while no Router runs
 TIMEOUT = httpx.Timeout(connect=5.0, read=900.0, write=60.0, pool=5.0)  # seconds; the first answer may wait for a start
 
 
 def connect(url: str) -> httpx.Client:
     """Return a client of the platform at ``url``, with the key in MANTA_API_KEY when there is one."""
+    require_url(url)
     key = os.environ.get(API_KEY)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     return httpx.Client(base_url=url.rstrip("/").removesuffix("/v1"), headers=headers, timeout=TIMEOUT)
+
+
+def require_url(url: str) -> None:
+    """Raise CommandError unless the text is an HTTP address."""
+    if not url.startswith(("http://", "https://")):
+        raise CommandError(f"--url {url!r} must start with http://, such as http://127.0.0.1:8000")
 
 
 def get_json(client: httpx.Client, path: str) -> dict[str, Any]:
@@ -61,6 +69,8 @@ def _message(body: bytes, status: int) -> str:
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
+        if status in STARTING:
+            return "the platform is still starting; try again in a while"
         return f"the platform answered with status {status}"
 
 

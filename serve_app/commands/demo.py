@@ -80,7 +80,10 @@ def how_to_go_on(url: str, pipeline: str, model: str) -> str:
   for chunk in client.chat.completions.create(
       model="{pipeline}", stream=True, messages=\\[{{"role": "user", "content": "What does os.getcwd do?"}}]
   ):
-      print(chunk.choices\\[0].delta.content or "", end="")
+      print(chunk.choices\\[0].delta.content or "", end="", flush=True)
 
-  manta ask "What does os.getcwd do?"     manta status     model without retrieval: "{model}"
+  .venv/bin/manta ask "What does os.getcwd do?" --url {url}
+  .venv/bin/manta status --url {url}
+
+The model without retrieval is "{model}".
 """

@@ -7,7 +7,7 @@ import os
 
 from deployments.embedding_sources import resolve
 from deployments.stores.opening import open_store
-from serve_app.commands.client import API_KEY
+from serve_app.commands.client import API_KEY, require_url
 from serve_app.config import EmbedderConfig, PlatformConfig
 from serve_app.errors import CommandError, PlatformError
 from serve_app.ingest.client import EmbeddingClient
@@ -18,6 +18,7 @@ from serve_app.ingest.tokens import load_tokenizer
 
 def run(options: IngestOptions, config: PlatformConfig, *, embedder: str | None, url: str) -> IngestReport:
     """Ingest through the running platform's embedder into the configured store. Raises CommandError."""
+    require_url(url)
     chosen = choose_embedder(config, options.collection, embedder)
     try:
         return asyncio.run(_ingest(options, config, chosen, url=url))
@@ -34,6 +35,8 @@ def choose_embedder(config: PlatformConfig, collection: str, name: str | None) -
     by_name = {e.name: e for e in config.embedders}
     bound = {v.embedder for p in config.pipelines for v in p.versions if v.collection == collection}
     wanted = {name} if name else (bound or set(by_name))
+    if name and name not in by_name:
+        raise CommandError(f"embedder {name!r} is not declared; declared: {', '.join(sorted(by_name)) or 'none'}")
     if len(wanted) != 1 or not wanted <= set(by_name):
         declared = ", ".join(sorted(by_name)) or "none"
         raise CommandError(f"choose the embedder of collection {collection!r} with --embedder; declared: {declared}")

@@ -91,12 +91,16 @@ def run(config: PlatformConfig, *, host: str, port: int, on_up: OnUp | None = No
         console.print("this is vLLM's GPU build: variants that name no accelerator take any GPU")
         config = with_accelerator(config, ANY_ACCELERATOR)
     schema = build_schema(config, http_port=port, http_host=host)
-    cluster = LocalCluster(num_cpus=cpus_needed(schema))
     try:
         require_free(port, host)
+    except ClusterError as err:
+        raise CommandError(str(err)) from err
+    cluster = LocalCluster(num_cpus=cpus_needed(schema))
+    try:
         require_disk(cluster)
         console.print(f"starting Ray and {len(schema['applications'])} applications; on CPU this takes minutes")
-        cluster.start()
+        with console.status("starting Ray"):
+            cluster.start()
         running = Running(config, schema, cluster=cluster, console=console)
         cluster.deploy(schema)
         if on_up is None:

@@ -99,6 +99,7 @@ class IngestRun:
         return None
 
     def _read(self, file: SourceFile) -> _Prepared | None:
+        _require_utf8(file.document_id)
         data = file.path.read_bytes()
         digest = content_hash(data, tokenizer=self._tokenizer, sizes=self._sizes)
         if self._stored.get(file.document_id) == digest:
@@ -163,4 +164,12 @@ class IngestRun:
         self._report.chunks_written += len(document.chunks)
 
     def _fail(self, document_id: str, message: str) -> None:
-        self._report.failures.append(FileFailure(document_id, message))
+        shown = document_id.encode(errors="replace").decode()
+        self._report.failures.append(FileFailure(shown, message))
+
+
+def _require_utf8(document_id: str) -> None:
+    try:
+        document_id.encode()
+    except UnicodeEncodeError as err:
+        raise UnreadableFile("its name is not UTF-8, so it cannot be cited; rename it") from err

@@ -33,7 +33,7 @@ class SourceSet:
 
 
 def find_sources(path: Path, root_name: str | None = None) -> SourceSet:
-    """Return the files to read: a folder's, without hidden ones, or the single file itself.
+    """Return the files to read: a folder's regular files, without hidden ones, or the single file itself.
 
     ``root_name`` replaces the folder's name in document ids; give one when two folders of a collection share a name.
 
@@ -68,4 +68,5 @@ def _by_id(file: SourceFile) -> str:
 def _walk(folder: Path) -> Iterator[Path]:
     for current, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(current, name) for name in names if not name.startswith("."))
+        paths = (Path(current, name) for name in names if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())  # reading a pipe would never end

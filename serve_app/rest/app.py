@@ -78,9 +78,10 @@ class RestApp:
 
     async def _route(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         method, path = scope["method"], scope["path"]
-        if method == "GET" and path in self._get:
+        is_get = method in ("GET", "HEAD")  # servers leave the body of a HEAD's answer out
+        if is_get and path in self._get:
             await self._get[path](scope, answer)
-        elif method == "GET" and path.startswith("/v1/models/"):
+        elif is_get and path.startswith("/v1/models/"):
             await self._model(scope, answer, path.removeprefix("/v1/models/"))
         elif method == "POST" and RELAYED_PATH.fullmatch(path) and path not in NOT_RELAYED:
             await self._post(scope, receive, answer)
@@ -125,6 +126,7 @@ class RestApp:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise BadRequest("model must name what is to answer; GET /v1/models lists it", param="model")
+        check_choices(body, most=view.document.limits.max_choices)
         query = scope["query_string"].decode("latin-1")
         path = scope["path"] + (f"?{query}" if query else "")
         session_id = header(scope, b"x-session-id")
@@ -193,3 +195,11 @@ class _Answer:
     async def _bytes(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self._is_started = True
         await send_bytes(self._send, status, body, headers=headers)
+
+
+def check_choices(body: dict[str, Any], *, most: int) -> None:
+    """Raise BadRequest when one request asks for so many answers that it would hold up everyone else's."""
+    for param in ("n", "best_of"):
+        count = body.get(param)
+        if isinstance(count, int) and count > most:
+            raise BadRequest(f"{param} must be at most {most} here, got {count}", param=param)

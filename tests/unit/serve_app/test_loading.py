@@ -276,6 +276,11 @@ def test_a_missing_model_folder_is_named_with_line_and_fix(tmp_path: Path) -> No
     )
 
 
+def test_a_file_in_place_of_a_model_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("embedders: [{name: e, source: ./p.yaml}]", encoding="utf-8")
+    assert "p.yaml' is a file, not a model folder; " in load_errors(tmp_path / "p.yaml")
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("embedders: [{name: e, source: ./}]", encoding="utf-8")
     assert load_errors(tmp_path / "p.yaml") == (

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from serve_app.watchdog import POLL_S
+
 ROOT = Path(__file__).resolve().parents[3]
 # A child that daemonises a grandchild, as Ray and HAProxy do, and writes down who it is.
 DAEMON = """
@@ -61,12 +63,36 @@ def test_a_daemonised_grandchild_ends_with_the_owner(tmp_path: Path, started: St
     assert not (tmp_path / "folder").exists()
 
 
-def test_ctrl_c_is_left_to_the_owner(started: Started) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "closed-terminal"])
+def test_what_a_terminal_sends_is_left_to_the_owner(started: Started, number: signal.Signals) -> None:
     watchdog, grandchild = started
-    watchdog.send_signal(signal.SIGINT)
+    watchdog.send_signal(number)
     time.sleep(0.5)
     assert watchdog.poll() is None
     assert grandchild.is_running()
     watchdog.terminate()
     watchdog.wait(timeout=30)
     wait_gone(grandchild)
+
+
+# A child that shares memory and is killed before it can remove it, as engines are.
+SHARING = """
+import os, time
+from multiprocessing import shared_memory
+made = shared_memory.SharedMemory(create=True, size=4096)
+print(made.name, flush=True)
+time.sleep(600)
+"""
+
+
+def test_shared_memory_of_killed_processes_is_removed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "serve_app.watchdog", str(tmp_path), sys.executable, "-c", SHARING]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watchdog:
+        assert watchdog.stdout is not None
+        shared = Path("/dev/shm") / watchdog.stdout.readline().strip()
+        assert shared.exists()
+        time.sleep(1.5 * POLL_S)  # the watchdog looks at its processes this often
+        for child in psutil.Process(watchdog.pid).children(recursive=True):
+            child.kill()
+        watchdog.wait(timeout=30)
+    assert not shared.exists()

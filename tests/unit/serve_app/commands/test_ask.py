@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from serve_app.commands.ask import answer, default_model
-from serve_app.commands.client import get_json
+from serve_app.commands.client import connect, get_json
 from serve_app.errors import CommandError
 
 CITATION = {"number": 1, "document_id": "a/b.md", "title": "B", "headings": ["One", "Two"], "start": 3, "end": 9}
@@ -73,3 +73,13 @@ def test_the_default_is_the_first_pipeline_or_model(kinds: list[str], found: str
 def test_nothing_to_ask_is_an_error() -> None:
     with pytest.raises(CommandError, match="no pipeline and no model"):
         default_model(client(lambda _: httpx.Response(200, json={"data": []})))
+
+
+def test_an_address_without_a_scheme_is_refused_with_an_example() -> None:
+    with pytest.raises(CommandError, match=r"'localhost:8000' must start with http://"):
+        connect("localhost:8000")
+
+
+def test_a_platform_that_is_starting_is_said_to_be() -> None:
+    with pytest.raises(CommandError, match="still starting"):
+        get_json(client(lambda _: httpx.Response(404, text="Not Found")), "/v1/models")

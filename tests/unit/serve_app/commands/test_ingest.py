@@ -31,7 +31,11 @@ def test_the_embedder_is_the_one_named_or_bound(collection: str, named: str | No
     assert choose_embedder(CONFIG, collection, named).name == chosen
 
 
-@pytest.mark.parametrize("named", [None, "tiny"], ids=["two-to-choose-from", "not-declared"])
-def test_no_single_embedder_is_an_error_that_lists_them(named: str | None) -> None:
-    with pytest.raises(CommandError, match=r"--embedder; declared: large, small"):
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [(None, r"--embedder; declared: large, small"), ("tiny", r"'tiny' is not declared; declared: large, small")],
+    ids=["two-to-choose-from", "not-declared"],
+)
+def test_no_single_embedder_is_an_error_that_lists_them(named: str | None, message: str) -> None:
+    with pytest.raises(CommandError, match=message):
         choose_embedder(CONFIG, "other", named)

@@ -66,7 +66,7 @@ def test_a_failure_without_a_message_still_names_the_application() -> None:
 
 def test_the_snippets_name_the_address_and_the_pipeline() -> None:
     text = how_to_go_on("http://h:1", "docs-assistant", "chat")
-    assert text.count("http://h:1/v1") == 3
+    assert text.count("http://h:1") == 5
     assert text.count("docs-assistant") == 2
 
 

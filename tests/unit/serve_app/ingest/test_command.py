@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ async def test_a_vector_belongs_to_its_passage(docs: Path) -> None:
     await run(docs, store)
     for document in store.stored.values():
         assert [list(v) for v in document.vectors] == [[float(len(chunk.passage))] for chunk in document.chunks]
+
+
+async def test_a_pipe_in_the_folder_is_not_waited_for(docs: Path) -> None:
+    os.mkfifo(docs / "pipe.txt")
+    assert counts(await run(docs, MemoryStore()))["added"] == 3
+
+
+def write_badly_named(folder: Path) -> None:
+    Path(os.fsdecode(bytes(folder) + b"/x\xff.txt")).write_text("text")
+
+
+async def test_a_name_that_is_not_utf8_fails_alone(docs: Path) -> None:
+    write_badly_named(docs)
+    report = await run(docs, MemoryStore())
+    assert (report.added, report.exit_code) == (3, 1)
+    assert [(f.document_id, "rename it" in f.message) for f in report.failures] == [("docs/x?.txt", True)]
 
 
 async def test_a_second_run_adds_nothing_and_embeds_nothing(docs: Path) -> None:

@@ -146,6 +146,20 @@ async def test_an_internal_error_has_no_detail(caplog: pytest.LogCaptureFixture)
     assert (response.status_code, "request q7 failed" in caplog.text, "10.0.0.1" in caplog.text) == (500, True, True)
 
 
+@pytest.mark.parametrize("param", ["n", "best_of"])
+async def test_a_request_for_very_many_answers_is_refused(param: str) -> None:
+    made = gateway()
+    made.update(snapshot(entry("r1")))
+    body = {"model": "chat", "messages": [], param: 17}
+    assert error_of(await request(made, "POST", "/v1/chat/completions", json=body)) == (400, "invalid_request", param)
+
+
+async def test_probes_may_ask_with_head() -> None:
+    made = gateway()
+    made.update(snapshot())
+    assert [(await request(made, "HEAD", path)).status_code for path in ("/healthz", "/readyz")] == [200, 503]
+
+
 async def test_readiness_follows_the_replicas() -> None:
     made = gateway()
     made.update(snapshot())
