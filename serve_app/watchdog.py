@@ -60,22 +60,24 @@ class SharedMemory:
     memory until the machine restarts.
     """
 
-    def __init__(self, folder: str = "/dev/shm/") -> None:  # noqa: S108
+    def __init__(self, folder: str = "/dev/shm") -> None:  # noqa: S108
         self._folder = folder
-        self._seen: set[str] = set()
+        self._inodes: set[int] = set()  # not names: a semaphore is mapped before it gets the name that stays
 
     def look(self) -> None:
         """Note what is mapped now."""
+        mark = f" {self._folder}/".encode()
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(OSError), open(f"/proc/{process.pid}/maps", "rb") as maps:
-                lines = (line.decode(errors="replace") for line in maps)
-                self._seen.update(line[line.index(self._folder) :].strip() for line in lines if self._folder in line)
+                # address, permissions, offset, device, inode, path: proc_pid_maps(5)
+                self._inodes.update(int(line.split()[4]) for line in maps if mark in line)
 
     def remove(self) -> None:
         """Delete what is left of it. Call when no descendant lives."""
-        for path in self._seen:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        for entry in os.scandir(self._folder):
+            if entry.inode() in self._inodes:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
 
 
 def end_tree(grace_s: float) -> None:

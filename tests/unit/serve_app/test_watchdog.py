@@ -77,10 +77,11 @@ def test_what_a_terminal_sends_is_left_to_the_owner(started: Started, number: si
 
 # A child that shares memory and is killed before it can remove it, as engines are.
 SHARING = """
-import os, time
+import multiprocessing, time
 from multiprocessing import shared_memory
 made = shared_memory.SharedMemory(create=True, size=4096)
-print(made.name, flush=True)
+lock = multiprocessing.get_context("spawn").Lock()
+print(made.name, "sem" + lock._semlock.name.replace("/", "."), flush=True)
 time.sleep(600)
 """
 
@@ -89,10 +90,10 @@ def test_shared_memory_of_killed_processes_is_removed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "serve_app.watchdog", str(tmp_path), sys.executable, "-c", SHARING]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watchdog:
         assert watchdog.stdout is not None
-        shared = Path("/dev/shm") / watchdog.stdout.readline().strip()
-        assert shared.exists()
+        shared = [Path("/dev/shm") / name for name in watchdog.stdout.readline().split()]
+        assert [path.exists() for path in shared] == [True, True]
         time.sleep(1.5 * POLL_S)  # the watchdog looks at its processes this often
         for child in psutil.Process(watchdog.pid).children(recursive=True):
             child.kill()
         watchdog.wait(timeout=30)
-    assert not shared.exists()
+    assert [path.exists() for path in shared] == [False, False]
