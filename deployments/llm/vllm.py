@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ class VllmEngine:
             Exception: whatever vLLM says of a configuration it cannot run.
         """
         engine = self._config.engine
-        folder = weights_folder(self._config.source)
+        folder = await asyncio.to_thread(weights_folder, self._config.source)  # may download for minutes
         _set_environment(engine, is_local=source_kind(self._config.source) != "hub")
         args = _parse_args(self._model, folder, engine)
         self._llm = _new_llm(args, self._latest)
