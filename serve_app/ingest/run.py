@@ -17,8 +17,9 @@ from serve_app.ingest.sources import SourceFile, SourceSet, content_hash
 from serve_app.ingest.tokens import Tokenizer
 
 COMMIT_CHUNKS = 256  # a batch of documents is stored when it has this many: few commits, little to redo
-REQUEST_TEXTS = 64
-REQUESTS_IN_FLIGHT = 4
+# One forward pass that runs and one that waits keep the embedder busy; more would only make questions wait behind them.
+REQUEST_TEXTS = 32
+REQUESTS_IN_FLIGHT = 2
 # The embedder refuses the text itself: other files may be fine. Anything else would fail for every file.
 FAULTS_OF_THE_FILE = frozenset({ErrorKind.BAD_REQUEST, ErrorKind.TOO_LARGE})
 
