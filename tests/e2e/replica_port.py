@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import httpx
 import psutil
@@ -19,7 +20,8 @@ def replica_process() -> psutil.Process:
 def replica_url(process: psutil.Process) -> str:
     """Return the URL of the one port of the process that asks for the internal token."""
     for connection in process.net_connections(kind="tcp"):
-        if connection.status == psutil.CONN_LISTEN:
+        # Ray's own ports of the process are IPv6 ones, or speak no HTTP.
+        if connection.status == psutil.CONN_LISTEN and connection.family == socket.AF_INET:
             url = f"http://{connection.laddr.ip}:{connection.laddr.port}"
             try:
                 if httpx.get(f"{url}/health", timeout=2).status_code == 401:
