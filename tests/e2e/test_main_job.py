@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import time
+from collections.abc import Iterator
 
 import httpx
 import openai
@@ -23,8 +24,9 @@ HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What doe
 
 
 @pytest.fixture
-def client(main_job: MainJob) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{main_job.url}/v1", api_key="none", timeout=300, max_retries=0)
+def client(main_job: MainJob) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{main_job.url}/v1", api_key="none", timeout=300, max_retries=0) as made:
+        yield made
 
 
 def test_main_job_ingests_5000_chunks_and_answers_three_questions_with_citations(main_job: MainJob) -> None:
