@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Protocol
 
 Vector = Sequence[float]
+# On a replica's refusal while it drains: Routers then try another one.
+DRAINING_HEADER = "x-manta-draining"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import aiohttp
 
-DRAINING_HEADER = "x-manta-draining"
+from serve_app.contracts import DRAINING_HEADER
 
 
 class ReplicaUnreachable(Exception):

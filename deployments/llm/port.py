@@ -16,8 +16,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from deployments.llm.engine import AsgiApp, Receive, Scope, Send
-
-DRAINING_HEADER = "x-manta-draining"
+from serve_app.contracts import DRAINING_HEADER
 
 
 class Guard:

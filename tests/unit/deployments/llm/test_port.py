@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from deployments.llm.engine import Receive, Scope, Send
-from deployments.llm.port import DRAINING_HEADER, Guard, ReplicaPort
-from serve_app import upstream
+from deployments.llm.port import Guard, ReplicaPort
+from serve_app.contracts import DRAINING_HEADER
 from tests.unit.deployments.llm.asgi import Exchange
 from tests.unit.serve_app.fakes import turns, until
 
@@ -57,7 +57,6 @@ async def test_a_draining_replica_says_so_in_a_header_that_routers_know() -> Non
     guard.is_draining = True
     answer = await Exchange(token=TOKEN).run(guard)
     assert (answer.status, answer.headers[DRAINING_HEADER.encode()]) == (503, b"1")
-    assert DRAINING_HEADER == upstream.DRAINING_HEADER
 
 
 async def test_draining_is_no_news_for_strangers() -> None:
