@@ -11,11 +11,11 @@ from deployments.handles import HandleDirectory, HandleEmbedders, HandleRetrieve
 from deployments.names import RETRIEVER_APP, ROLLOUTS_APP, embedder_app, llm_app
 from serve_app.contracts import DirectorySnapshot
 from serve_app.gateway import Gateway, Stages
+from serve_app.http_upstream import HttpUpstream
 from serve_app.rest.app import RestApp
 from serve_app.rest.http import answer_lifespan
 from serve_app.settings import read_settings
 from serve_app.status import status_report
-from serve_app.upstream import AiohttpUpstream
 
 logger = logging.getLogger("ray.serve")
 
@@ -45,7 +45,7 @@ class Router:
     async def __init__(self) -> None:  # type: ignore[misc]
         """Connect to the other deployments and wait for the first snapshot."""
         directory = HandleDirectory(ROLLOUTS_APP)
-        self._upstream = AiohttpUpstream(token=read_settings().internal_token)
+        self._upstream = HttpUpstream(token=read_settings().internal_token)
         stages = Stages(retriever=HandleRetriever(RETRIEVER_APP), embedders=HandleEmbedders(embedder_app))
         gateway = Gateway(upstream=self._upstream, wake=_wake, stages=stages)
         gateway.update(await directory.watch(*gateway.version))

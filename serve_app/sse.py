@@ -6,7 +6,8 @@ import json
 import re
 from typing import Any, Protocol, Self
 
-_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+BLANK_LINE = b"\n\n"
+_BLANK_LINES = re.compile(rb"\r?\n\r?\n")
 
 
 class ByteStream(Protocol):
@@ -37,7 +38,7 @@ class EventBuffer:
         searched = max(0, len(self._partial) - 3)
         data, start = self._partial + data, 0
         events = []
-        for end in _BLANK_LINE.finditer(data, searched):
+        for end in _BLANK_LINES.finditer(data, searched):
             events.append(data[start : end.end()])
             start = end.end()
         self._partial = data[start:]
@@ -47,6 +48,13 @@ class EventBuffer:
         """Return the event that never ended, and forget it."""
         partial, self._partial = self._partial, b""
         return partial
+
+
+def whole_length(data: bytes, start: int = 0) -> int:
+    """Return how many leading bytes are whole events, looking for the blank line that ends the last from ``start`` on."""
+    # The second mark ends lines of both kinds: \r\n\r\n holds it as well.
+    found = ((data.rfind(mark, start), len(mark)) for mark in (BLANK_LINE, b"\n\r\n"))
+    return max((at + length for at, length in found if at >= 0), default=0)
 
 
 def event_document(event: bytes) -> dict[str, Any] | None:

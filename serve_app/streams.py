@@ -6,7 +6,7 @@ import logging
 from typing import Self
 
 from serve_app.pool import Lease
-from serve_app.sse import EventBuffer, error_event
+from serve_app.sse import BLANK_LINE, error_event, whole_length
 from serve_app.upstream import ReplicaUnreachable, UpstreamResponse
 
 logger = logging.getLogger("ray.serve")
@@ -23,8 +23,7 @@ class LeasedStream:
     def __init__(self, response: UpstreamResponse, lease: Lease) -> None:
         self._response = response
         self._lease = lease
-        self._chunks = response.chunks()
-        self._events = EventBuffer()
+        self._partial = b""
         self._is_over = False
 
     def __aiter__(self) -> Self:
@@ -44,20 +43,33 @@ class LeasedStream:
     async def aclose(self) -> None:
         """Drop the connection, so that the replica aborts, and give the lease back."""
         self._end()
-        await self._chunks.aclose()
 
     async def _next(self) -> bytes:
         try:
-            return b"".join(self._events.feed(await anext(self._chunks)))
-        except StopAsyncIteration:
-            self._end()
-            return self._events.flush()
+            data = await self._response.chunk()
+            # Engines write whole events, so that as a rule there is nothing to look for and nothing to copy.
+            if data.endswith(BLANK_LINE) and not self._partial:
+                return data
+            return self._whole_of(data)
         except Exception as err:
             # Whatever it was, the client hears of it; only an unexpected error is worth a stack trace.
             is_odd = not isinstance(err, ReplicaUnreachable)
             logger.warning("the stream from replica %s broke: %s", self._lease.replica_id, err, exc_info=is_odd)
             self._end()
             return error_event("the replica that was answering has failed; send the request again")
+
+    def _whole_of(self, data: bytes) -> bytes:
+        """Return what is whole of the data so far, and all that is left at the stream's end."""
+        if not data:
+            self._end()
+            whole, self._partial = self._partial, b""
+            return whole
+        # What was searched before is not searched again, but a blank line may have been cut in two.
+        searched = max(0, len(self._partial) - 3)
+        data = self._partial + data
+        end = whole_length(data, searched)
+        self._partial = data[end:]
+        return data[:end]
 
     def _end(self) -> None:
         if not self._is_over:

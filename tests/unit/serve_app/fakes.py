@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,18 +83,24 @@ class FakeResponse:
     status: int = 200
     content_type: str = "application/json"
     closed: int = 0
+    read_parts: int = 0
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        for part in self.parts:
+    async def chunk(self) -> bytes:
+        while self.read_parts < len(self.parts):
+            part = self.parts[self.read_parts]
+            self.read_parts += 1
             if isinstance(part, Exception):
                 raise part
-            if isinstance(part, asyncio.Event):
-                await part.wait()
-            else:
-                yield part
+            if not isinstance(part, asyncio.Event):
+                return part
+            await part.wait()
+        return b""
 
     async def read(self) -> bytes:
-        return b"".join([part async for part in self.chunks()])
+        parts = []
+        while part := await self.chunk():
+            parts.append(part)
+        return b"".join(parts)
 
     def close(self) -> None:
         self.closed += 1

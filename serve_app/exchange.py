@@ -1,0 +1,219 @@
+"""Connection and Exchange: HTTP/1.1 to a replica on a bare asyncio protocol, one request at a time.
+
+Between a token's arrival and its reader stand one parser in C and one future: a client library's own layers cost more
+per token than everything else that a Router does (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from httptools import HttpParserError, HttpResponseParser
+
+from serve_app.upstream import ReplicaUnreachable
+
+PAUSE_BYTES = 256 * 1024  # a client that reads slowly holds its replica up, not the Router's memory
+
+
+class Exchange:
+    """A request that has been sent and the answer to it, as it comes. Implements UpstreamResponse."""
+
+    __slots__ = (
+        "_connection",
+        "_error",
+        "_has_head",
+        "_has_length",
+        "_headers",
+        "_is_complete",
+        "_parts",
+        "_size",
+        "_waiter",
+        "content_type",
+        "parser",
+        "status",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self.status = 0
+        self.content_type = ""
+        self.parser = HttpResponseParser(self)
+        self._connection = connection
+        self._headers: dict[bytes, bytes] = {}
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: ReplicaUnreachable | None = None
+        self._has_head = self._has_length = self._is_complete = False
+
+    def header(self, name: bytes) -> str | None:
+        """Return a header of the answer by its lower-case name, or None."""
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    async def head(self) -> None:
+        """Wait until status and headers are here. Raises ReplicaUnreachable when the connection breaks first."""
+        while not self._has_head:
+            await self._wait()
+
+    async def chunk(self) -> bytes:
+        """Return what has come since the last call, waiting for at least one byte; empty at the end.
+
+        Raises:
+            ReplicaUnreachable: the connection broke before the body's end; what came before is returned first.
+        """
+        while not self._parts:
+            if self._is_complete:
+                return b""
+            await self._wait()
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        if self._size > PAUSE_BYTES:
+            self._connection.resume()
+        self._size = 0
+        return data
+
+    async def read(self) -> bytes:
+        """Return the whole body. Raises ReplicaUnreachable when the connection breaks before its end."""
+        parts = []
+        while part := await self.chunk():
+            parts.append(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Drop the connection unless the answer has ended; that makes the replica abort the request."""
+        if not self._is_complete:
+            self._connection.abort()
+
+    def wake(self) -> None:
+        """Let the reader look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def fail(self, message: str) -> None:
+        """Take the end of the connection: an answer without any length ends with it, every other one breaks."""
+        if not self._is_complete:
+            if self._has_head and not self._has_length:
+                self._is_complete = True
+            else:
+                self._error = ReplicaUnreachable(message)
+        self.wake()
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    # What the parser calls, under its names.
+
+    def on_message_begin(self) -> None:
+        """Forget the headers of an interim (1xx) answer."""
+        self._headers = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Take the end of the headers."""
+        self.status = self.parser.get_status_code()
+        if self.status < 200:
+            return
+        self.content_type = self.header(b"content-type") or "application/json"
+        self._has_length = b"content-length" in self._headers or b"transfer-encoding" in self._headers
+        self._has_head = True
+
+    def on_body(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > PAUSE_BYTES:
+            self._connection.pause()
+
+    def on_message_complete(self) -> None:
+        """Take the end of the answer, and give the connection back."""
+        if self._has_head:
+            self._is_complete = True
+            self._connection.finish(may_stay_open=self.parser.should_keep_alive())
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a replica. ``on_idle`` and ``on_lost`` tell the pool when it is free, and when it is gone."""
+
+    def __init__(self, *, on_idle: Callable[[Connection], None], on_lost: Callable[[Connection], None]) -> None:
+        self.idle_since_s = 0.0
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._exchange: Exchange | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def send(self, request: bytes) -> Exchange:
+        """Send a request, head and body. The connection must be open and free."""
+        self._exchange = exchange = Exchange(self)
+        if self._transport is None:  # it went between its choice and now
+            exchange.fail("the replica closed the connection")
+        else:
+            self._transport.write(request)
+        return exchange
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        """Let the replica wait with more."""
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Let the replica go on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def finish(self, *, may_stay_open: bool) -> None:
+        """Take the end of the exchange."""
+        if self._exchange is not None:
+            self._exchange.wake()
+        self._exchange = None
+        if self._transport is None or self._transport.is_closing():
+            return
+        if may_stay_open:
+            self._transport.resume_reading()
+            self._on_idle(self)
+        else:
+            self._transport.close()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come; a replica that speaks unasked, or no HTTP, is not talked to any longer."""
+        exchange = self._exchange
+        if exchange is None:
+            self.abort()
+            return
+        try:
+            exchange.parser.feed_data(data)
+        except HttpParserError as err:
+            exchange.fail(f"the answer is no HTTP: {err}")
+            self.abort()
+        else:
+            exchange.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the exchange and the pool."""
+        self._transport = None
+        self._on_lost(self)
+        if (exchange := self._exchange) is not None:
+            self._exchange = None
+            exchange.fail(str(exc) if exc else "the replica closed the connection")

@@ -1,0 +1,135 @@
+"""HttpUpstream: kept-alive HTTP/1.1 connections from a Router to its LLM replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from serve_app.contracts import DRAINING_HEADER
+from serve_app.errors import BadRequest
+from serve_app.exchange import Connection, Exchange
+from serve_app.upstream import ReplicaDraining, ReplicaUnreachable, UpstreamRequest
+
+IDLE_S = 60.0  # shorter than replicas keep connections (75 s), or a request could meet its connection's end
+DRAINING = DRAINING_HEADER.encode()
+# What may stand in a request line; anything else could begin another request.
+_TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
+# A node that is gone says nothing: these find it out within a minute, or its streams would never end.
+_KEEPALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+
+class _Address:
+    """A replica's address with the connections to it; of those that are free, the latest used comes last."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ReplicaUnreachable(f"{url} is no http:// URL", was_sent=False)
+        self.host, self.port = parts.hostname, parts.port or 80
+        self.netloc = parts.netloc
+        self.connections: set[Connection] = set()
+        self.idle: dict[Connection, None] = {}
+
+
+class HttpUpstream:
+    """Upstream over as many connections as there are requests at once. One per Router, on its event loop."""
+
+    def __init__(self, *, token: str, connect_timeout_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._token = token
+        self._connect_timeout_s = connect_timeout_s
+        self._clock = clock
+        self._addresses: dict[str, _Address] = {}
+
+    async def open(self, url: str, request: UpstreamRequest) -> Exchange:
+        """Send a request; return when the answer's headers are here.
+
+        Raises:
+            BadRequest: the URL holds characters that no request line may hold.
+            ReplicaUnreachable: nothing was received.
+            ReplicaDraining: the replica refused because it is stopping.
+        """
+        address = self._addresses.get(url) or self._addresses.setdefault(url, _Address(url))
+        sent = self._head(address, request) + request.body
+        connection = self._free(address) or await self._connect(url, address)
+        exchange = connection.send(sent)
+        try:
+            await exchange.head()
+        except BaseException:
+            exchange.close()
+            raise
+        if exchange.status == 503 and exchange.header(DRAINING) is not None:
+            exchange.close()
+            raise ReplicaDraining(url)
+        return exchange
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for address in list(self._addresses.values()):
+            for connection in list(address.connections):
+                connection.abort()
+        await asyncio.sleep(0)  # the loop tells the connections in its next turn
+
+    def _head(self, address: _Address, request: UpstreamRequest) -> bytes:
+        if not _TARGET.fullmatch(request.path):
+            raise BadRequest("the request URL holds spaces or control characters; percent-encode them")
+        return (
+            f"{request.method} {request.path} HTTP/1.1\r\n"
+            f"host: {address.netloc}\r\n"
+            f"authorization: Bearer {self._token}\r\n"
+            "content-type: application/json\r\n"
+            f"x-request-id: {request.request_id}\r\n"
+            f"content-length: {len(request.body)}\r\n\r\n"
+        ).encode("latin-1")
+
+    def _free(self, address: _Address) -> Connection | None:
+        self._end_old(address)
+        if not address.idle:
+            return None
+        connection, _ = address.idle.popitem()
+        return connection
+
+    def _end_old(self, address: _Address) -> None:
+        oldest_s = self._clock() - IDLE_S
+        while address.idle and (first := next(iter(address.idle))).idle_since_s < oldest_s:
+            del address.idle[first]
+            first.abort()
+
+    async def _connect(self, url: str, address: _Address) -> Connection:
+        def idle(connection: Connection) -> None:
+            connection.idle_since_s = self._clock()
+            address.idle[connection] = None
+
+        def lost(connection: Connection) -> None:
+            address.idle.pop(connection, None)
+            address.connections.discard(connection)
+            self._forget_if_unused(url, address)
+
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                transport, connection = await loop.create_connection(
+                    lambda: Connection(on_idle=idle, on_lost=lost), address.host, address.port
+                )
+        except (OSError, TimeoutError) as err:
+            self._forget_if_unused(url, address)
+            message = "no connection within the time limit" if isinstance(err, TimeoutError) else str(err)
+            raise ReplicaUnreachable(message, was_sent=False) from err
+        _probe(transport.get_extra_info("socket"))
+        address.connections.add(connection)
+        return connection
+
+    def _forget_if_unused(self, url: str, address: _Address) -> None:
+        # Replicas come and go, each at an address of its own.
+        if not address.connections and self._addresses.get(url) is address:
+            del self._addresses[url]
+
+
+def _probe(found: socket.socket) -> None:
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if (option := getattr(socket, name, None)) is not None:
+            found.setsockopt(socket.IPPROTO_TCP, option, value)
