@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from serve_app.settings import INTERNAL_TOKEN, new_token
 
 START_TIMEOUT_S = 180.0
 MAX_FOLDER_CHARS = 13
+MOST_CONNECTIONS = 20_000
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -78,12 +80,22 @@ SERVE_SETTINGS = {
 }
 
 
+def most_connections(open_files: int) -> int:
+    """Return how many clients HAProxy may have: a stream takes two of its files, and without enough it does not start."""
+    if open_files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(100, min(MOST_CONNECTIONS, int(open_files * 0.45)))
+
+
 def serve_environment(folder: Path) -> dict[str, str]:
     """Return the Serve settings of a local node: HAProxy in front of the Routers, on ports of its own."""
     stats, metrics, fallback_http, fallback_grpc = free_ports(4)
     low = random.SystemRandom().randrange(30_000, 32_000)
     return {
         **SERVE_SETTINGS,
+        # Serve's defaults are 4 threads, whatever the machine has, and 4,096 clients.
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[1])),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_http),

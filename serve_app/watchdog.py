@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
     # What a terminal sends reaches whole process groups; the owner decides when we stop.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    raise_file_limit()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
     owner_gone = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: owner_gone.set())
@@ -45,6 +47,13 @@ def main(argv: list[str]) -> int:
     memory.remove()
     shutil.rmtree(folder, ignore_errors=True)
     return child.poll() or 0
+
+
+def raise_file_limit() -> None:
+    """Let this process and those it starts open as many files as they may: each stream takes two in a Router."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _wait_for_owner(owner_gone: threading.Event) -> None:

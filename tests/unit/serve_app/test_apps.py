@@ -104,8 +104,8 @@ def test_autoscaling_goes_by_our_policy_within_the_configured_bounds() -> None:
 
 
 def test_cpus_needed_counts_every_replica_at_its_most() -> None:
-    # rollouts 0.1, embedder 1, stable 1, canary 3 x 2, retriever 0.5, router 1
-    assert cpus_needed(schema(DOCUMENT)) == 9.6
+    # rollouts 0.1, embedder 1, stable 1, canary 3 x 2, retriever 0.5, routers 2 x 1
+    assert cpus_needed(schema(DOCUMENT)) == pytest.approx(10.6)
 
 
 def test_without_pipelines_there_is_no_retriever() -> None:

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import resource
 import socket
 from pathlib import Path
 
 import pytest
 
-from serve_app.cluster import SERVE_SETTINGS, ClusterError, free_ports, require_free, serve_environment, short_folder
+from serve_app.cluster import (
+    SERVE_SETTINGS,
+    ClusterError,
+    free_ports,
+    most_connections,
+    require_free,
+    serve_environment,
+    short_folder,
+)
 
 
 def test_free_ports_are_distinct_and_below_the_ephemeral_range() -> None:
@@ -26,8 +35,22 @@ def test_a_port_in_use_is_refused_by_name() -> None:
 def test_two_runs_share_neither_ports_nor_files() -> None:
     one, other = serve_environment(Path("/one")), serve_environment(Path("/other"))
     same = {name for name in one if one[name] == other[name]}
-    assert same == set(SERVE_SETTINGS)
+    assert same == {*SERVE_SETTINGS, "RAY_SERVE_HAPROXY_NBTHREAD", "RAY_SERVE_HAPROXY_MAXCONN"}
 
 
 def test_a_long_folder_for_temporary_files_is_not_used_for_sockets() -> None:
     assert [short_folder(f) for f in ("/tmp", "/var/tmp", "/home/somebody/tmp")] == ["/tmp", "/var/tmp", "/tmp"]
+
+
+@pytest.mark.parametrize(
+    ("open_files", "connections"),
+    [
+        pytest.param(1024, 460, id="a-laptop"),
+        pytest.param(20_000, 9_000, id="half-and-some-to-spare"),
+        pytest.param(1_048_576, 20_000, id="a-server"),
+        pytest.param(resource.RLIM_INFINITY, 20_000, id="no-limit"),
+        pytest.param(64, 100, id="too-few-for-anything"),
+    ],
+)
+def test_haproxy_takes_as_many_clients_as_its_files_allow(open_files: int, connections: int) -> None:
+    assert most_connections(open_files) == connections
