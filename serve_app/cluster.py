@@ -81,10 +81,13 @@ SERVE_SETTINGS = {
 
 
 def most_connections(open_files: int) -> int:
-    """Return how many clients HAProxy may have: a stream takes two of its files, and without enough it does not start."""
+    """Return how many clients HAProxy may have.
+
+    It wants 2.5 files for each, the pipes that it splices through included, and does not start without them.
+    """
     if open_files == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    return max(100, min(MOST_CONNECTIONS, int(open_files * 0.45)))
+    return max(100, min(MOST_CONNECTIONS, int((open_files - 200) / 2.5)))
 
 
 def serve_environment(folder: Path) -> dict[str, str]:

@@ -45,8 +45,8 @@ def test_a_long_folder_for_temporary_files_is_not_used_for_sockets() -> None:
 @pytest.mark.parametrize(
     ("open_files", "connections"),
     [
-        pytest.param(1024, 460, id="a-laptop"),
-        pytest.param(20_000, 9_000, id="half-and-some-to-spare"),
+        pytest.param(1024, 329, id="a-laptop"),
+        pytest.param(20_000, 7_920, id="a-workstation"),
         pytest.param(1_048_576, 20_000, id="a-server"),
         pytest.param(resource.RLIM_INFINITY, 20_000, id="no-limit"),
         pytest.param(64, 100, id="too-few-for-anything"),
