@@ -38,6 +38,7 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/\S*)?")
 SourceKind = Literal["folder", "s3", "hub"]
+ReplicaChoice = Literal["prefix", "least_loaded", "random"]
 
 
 def source_kind(source: str) -> SourceKind:
@@ -245,10 +246,20 @@ class LimitsConfig(Config):
 class RouterConfig(Config):
     """The ingress."""
 
-    replicas: int = Field(1, ge=1, description="Router replicas.")
+    replicas: int = Field(2, ge=1, description="Router replicas; each relays on one CPU core.")
     cpus: float = Field(1.0, gt=0, description="CPU cores reserved for each Router replica.")
     max_open_requests: int = Field(10_000, ge=1, description="Requests one Router replica may have open.")
     drain_timeout_s: float = Field(600.0, gt=0, description="Seconds open streams may take before a Router stops.")
+    replica_choice: ReplicaChoice = Field(
+        "prefix", description="`prefix` sends prompts that start alike to one replica; the others ignore the prompt."
+    )
+    balance_factor: float = Field(
+        1.25,
+        ge=1.05,
+        le=10,
+        description="Times the mean load (requests per replica) up to which a replica takes a prefix's requests; then the "
+        "next one does (bounded loads, arXiv:1608.01350). Less evens out load, more reuses KV cache.",
+    )
 
 
 class AcceleratorPoolConfig(Config):

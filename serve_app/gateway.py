@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve_app.affinity import affinity_key
+from serve_app.affinity import affinity_key, prefix_key
 from serve_app.config import ApiKeyConfig
 from serve_app.contracts import CountingEmbedder, DirectorySnapshot, EmbeddingFingerprint, Retriever
 from serve_app.engine_errors import UpstreamRejected
 from serve_app.errors import BadRequest, PlatformError, Unavailable, UnknownModel
 from serve_app.pool import Lease, ReplicaPool, Target
+from serve_app.replica_set import Balance
 from serve_app.rollout.document import RoutedModel, RoutingDocument
 from serve_app.sse import ByteStream
 from serve_app.streams import LeasedStream
@@ -108,6 +109,7 @@ class Gateway:
             logger.exception("the routing document cannot be used; the one before stays in force")
             return
         self.pool.max_waiting = self.view.document.limits.max_waiting
+        self.pool.balance = Balance(self.view.document.replica_choice, self.view.document.balance_factor)
 
     def is_ready(self, name: str | None = None) -> bool:
         """Whether the model or pipeline, or at least one model if none is named, takes work.
@@ -137,13 +139,13 @@ class Gateway:
             RateLimited, DeadlineExceeded, Unavailable: no replica took it.
             UnknownModel: the model went while the request waited.
         """
-        affinity = call.affinity
+        prefix = prefix_key(call.body, session_id=call.session_id)
         errand = _Errand(model.name, UpstreamRequest("POST", call.path, call.raw, call.request_id))
         deadline_s = self._clock() + self.view.document.limits.wait_timeout_s
         while errand.may_go_on:
             lease = await self.pool.lease(
-                lambda: self._target(model.name, affinity),
-                affinity=affinity,
+                lambda: self._target(model.name, call),
+                prefix=prefix,
                 timeout_s=deadline_s - self._clock(),
                 exclude=errand.tried,
             )
@@ -189,12 +191,13 @@ class Gateway:
                 lease.release()
         return None
 
-    def _target(self, name: str, affinity: str) -> Target:
+    def _target(self, name: str, call: Call) -> Target:
         """Return the conversation's variant, or the heaviest that can take work while its own has no replica."""
         model = self.view.models.get(name)
         if model is None:
             raise UnknownModel(name)
-        own = self.view.variant(model, affinity)
+        # The key of a long conversation takes long to make, and where there is one variant there is nothing to choose.
+        own = self.view.variant(model, call.affinity) if len(model.variants) > 1 else model.variants[0].name
         if not self.pool.has_ready(name, own):
             self._start_waking(name, own)
         chosen = next(v for v in model.variants if v.name == own)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
-from serve_app.contracts import ReplicaEntry, ReplicaState
+from serve_app.contracts import ReplicaEntry
 from serve_app.errors import DeadlineExceeded, PlatformError, RateLimited, Unavailable
+from serve_app.replica_set import BALANCE, Balance, Replica, ReplicaSet
+from serve_app.ring import point_of
 
 RETRY_AFTER_S = 5.0
 EJECT_S = 2.0  # a replica that refused a connection is left alone this long
@@ -27,20 +29,6 @@ class Target(NamedTuple):
 
 VariantKey = tuple[str, str]  # (model, variant)
 Choose = Callable[[], Target]
-
-
-@dataclass(slots=True)
-class _Replica:
-    entry: ReplicaEntry
-    leases: int = 0
-    others: int = 0  # requests that other Routers have open there, by the last report
-    ejected_until_s: float = 0.0
-
-    def refresh(self, entry: ReplicaEntry) -> None:
-        """Take a report; one that says nothing new is old, and says nothing about the leases of now."""
-        if entry is not self.entry and entry != self.entry:
-            self.others = max(0, entry.load.open_requests - self.leases)
-        self.entry = entry
 
 
 @dataclass(slots=True)
@@ -63,7 +51,7 @@ class Lease:
 @dataclass(eq=False, slots=True)
 class _Waiter:
     target: Target
-    affinity: str
+    point: int  # where the request's prefix lies on the ring
     exclude: Collection[str]
     lease: asyncio.Future[Lease]
 
@@ -71,28 +59,28 @@ class _Waiter:
 class ReplicaPool:
     """Replicas by variant. Single-threaded: every method runs on the Router's event loop."""
 
-    def __init__(self, *, max_waiting: int = 1024, clock: Callable[[], float]) -> None:
+    def __init__(self, *, max_waiting: int = 1024, balance: Balance = BALANCE, clock: Callable[[], float]) -> None:
         self.max_waiting = max_waiting
+        self.balance = balance
         self._clock = clock
-        self._replicas: dict[str, _Replica] = {}
-        self._by_variant: dict[VariantKey, list[_Replica]] = {}
+        self._replicas: dict[str, Replica] = {}
+        self._sets: dict[VariantKey, ReplicaSet] = {}
         self._queues: dict[VariantKey, deque[_Waiter]] = {}
         self._waiting = 0
 
     def update(self, entries: Iterable[ReplicaEntry], *, is_complete: bool) -> None:
         """Take the directory's news. An incomplete directory adds to what is known; it makes nothing forgotten."""
         fresh = {entry.replica_id: entry for entry in entries}
-        kept = {k: r for k, r in self._replicas.items() if k in fresh or not is_complete}
+        replicas = self._replicas
         for replica_id, entry in fresh.items():
-            if replica_id in kept:
-                kept[replica_id].refresh(entry)
-            else:
-                kept[replica_id] = _Replica(entry, others=entry.load.open_requests)
-        self._replicas = kept
-        self._by_variant = {}
-        for replica in kept.values():
-            key = (replica.entry.model, replica.entry.variant)
-            self._by_variant.setdefault(key, []).append(replica)
+            replica = replicas.get(replica_id)
+            if replica is None:
+                self._join(entry)
+            elif entry is not replica.entry and entry != replica.entry:
+                self._refresh(replica, entry)
+        if is_complete and len(fresh) < len(replicas):
+            for replica_id in replicas.keys() - fresh.keys():
+                self._forget(replicas[replica_id])
         for key in list(self._queues):
             self._serve_queue(key)
 
@@ -102,23 +90,30 @@ class ReplicaPool:
 
     def has_ready(self, model: str, variant: str) -> bool:
         """Whether the directory knows a replica of the variant that takes new work."""
-        return any(r.entry.state is ReplicaState.READY for r in self._by_variant.get((model, variant), ()))
+        replicas = self._sets.get((model, variant))
+        return replicas is not None and replicas.has_ready()
 
     def can_take(self, model: str, variant: str) -> bool:
         """Whether some ready replica of the variant is not left alone after a failure."""
-        now_s = self._clock()
-        replicas = self._by_variant.get((model, variant), ())
-        return any(r.entry.state is ReplicaState.READY and r.ejected_until_s <= now_s for r in replicas)
+        replicas = self._sets.get((model, variant))
+        return replicas is not None and replicas.can_take()
 
     def waiting(self) -> int:
         """Requests held here because no replica may take them."""
         return self._waiting
 
-    async def lease(self, choose: Choose, *, affinity: str, timeout_s: float, exclude: Collection[str] = ()) -> Lease:
-        """Return a lease on the least loaded replica of the variant that ``choose`` names; first come, first served.
+    def try_lease(self, target: Target, *, prefix: str | bytes, exclude: Collection[str] = ()) -> Lease | None:
+        """Return a lease as ``lease`` does, or None when the request would have to wait for it."""
+        if self._queues and target[:2] in self._queues:
+            return None  # those who wait come first
+        return self._pick(target, point_of(prefix), exclude)
 
-        Replicas equally loaded are ranked by the affinity key. Replicas in ``exclude`` are the last resort. While a
-        request waits, ``choose`` is asked again now and then: its variant may have gone.
+    async def lease(self, choose: Choose, *, prefix: str | bytes, timeout_s: float, exclude: Collection[str] = ()) -> Lease:
+        """Return a lease on a replica of the variant that ``choose`` names; first come, first served.
+
+        The prefix leads to the replica whose KV cache has it, while that one has no more than its share of the load
+        (``balance``). Replicas in ``exclude`` are the last resort. While a request waits, ``choose`` is asked again now
+        and then: its variant may have gone.
 
         Raises:
             RateLimited: ``max_waiting`` requests wait here already.
@@ -128,13 +123,13 @@ class ReplicaPool:
         """
         deadline_s = self._clock() + timeout_s
         target = choose()
-        if not self._queues.get(target[:2]) and (replica := self._pick(target, affinity, exclude)) is not None:
-            return self._take(replica)
+        if (lease := self.try_lease(target, prefix=prefix, exclude=exclude)) is not None:
+            return lease
         if self._waiting >= self.max_waiting:
             message = f"model {target.model!r} is busy and {self._waiting} requests wait already; try again later"
             raise RateLimited(message, retry_after_s=RETRY_AFTER_S)
         self._waiting += 1
-        waiter = _Waiter(target, affinity, exclude, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(target, point_of(prefix), exclude, asyncio.get_running_loop().create_future())
         try:
             return await self._wait(waiter, choose, deadline_s)
         except BaseException:
@@ -153,28 +148,40 @@ class ReplicaPool:
 
     def _avoid(self, replica_id: str, seconds: float) -> None:
         if (replica := self._replicas.get(replica_id)) is not None:
-            replica.ejected_until_s = max(replica.ejected_until_s, self._clock() + seconds)
+            self._sets[_key(replica.entry)].eject(replica, self._clock() + seconds)
 
-    def _pick(self, target: Target, affinity: str, exclude: Collection[str]) -> _Replica | None:
-        now_s = self._clock()
-        best: tuple[bool, int, int] | None = None
-        found: _Replica | None = None
-        for replica in self._by_variant.get(target[:2], ()):
-            entry = replica.entry
-            if entry.state is not ReplicaState.READY or replica.leases >= target.max_leases:
-                continue
-            if replica.ejected_until_s > now_s:
-                continue
-            tie = zlib.crc32(f"{affinity}|{entry.replica_id}".encode("utf-8", "surrogatepass"))
-            rank = (entry.replica_id in exclude, replica.leases + replica.others, tie)
-            if best is None or rank < best:
-                best, found = rank, replica
-        return found
+    def _join(self, entry: ReplicaEntry) -> None:
+        key = _key(entry)
+        if (replicas := self._sets.get(key)) is None:
+            replicas = self._sets[key] = ReplicaSet(clock=self._clock, on_place=partial(self._serve_queue, key))
+        self._replicas[entry.replica_id] = replicas.add(entry)
 
-    def _take(self, replica: _Replica) -> Lease:
-        replica.leases += 1
+    def _refresh(self, replica: Replica, entry: ReplicaEntry) -> None:
+        if _key(entry) == _key(replica.entry):
+            self._sets[_key(entry)].refresh(replica, entry)
+        else:  # another replica under the same id
+            self._forget(replica)
+            self._join(entry)
+
+    def _forget(self, replica: Replica) -> None:
+        key = _key(replica.entry)
+        replicas = self._sets[key]
+        replicas.remove(replica)
+        if not replicas.replicas:
+            del self._sets[key]
+        del self._replicas[replica.entry.replica_id]
+
+    def _pick(self, target: Target, point: int, exclude: Collection[str]) -> Lease | None:
+        replicas = self._sets.get(target[:2])
+        if replicas is None:
+            return None
+        replicas.limit(target.max_leases)
+        replica = replicas.choose(point, self.balance, exclude)
+        if replica is None:
+            return None
+        replicas.take(replica)
         entry = replica.entry
-        return Lease(entry.replica_id, entry.variant, entry.url, lambda: self._release(replica))
+        return Lease(entry.replica_id, entry.variant, entry.url, replica.release)
 
     def _too_late(self, target: Target) -> PlatformError:
         if self.has_ready(target.model, target.variant):
@@ -213,18 +220,18 @@ class ReplicaPool:
                 del self._queues[key]
         self._serve_queue(key)
 
-    def _release(self, replica: _Replica) -> None:
-        replica.leases -= 1
-        self._serve_queue((replica.entry.model, replica.entry.variant))
-
     def _serve_queue(self, key: VariantKey) -> None:
         """Hand free places to those who wait, in their order; nobody who comes later is served before them."""
         while queue := self._queues.get(key):
             first = queue[0]
-            replica = self._pick(first.target, first.affinity, first.exclude)
-            if replica is None:
+            lease = self._pick(first.target, first.point, first.exclude)
+            if lease is None:
                 return
             queue.popleft()
             if not queue:
                 del self._queues[key]
-            first.lease.set_result(self._take(replica))
+            first.lease.set_result(lease)
+
+
+def _key(entry: ReplicaEntry) -> VariantKey:
+    return entry.model, entry.variant

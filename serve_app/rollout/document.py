@@ -15,6 +15,7 @@ from serve_app.config import (
     LimitsConfig,
     PipelineConfig,
     PlatformConfig,
+    ReplicaChoice,
     VariantConfig,
 )
 
@@ -49,6 +50,8 @@ class RoutingDocument(Config):
     embedders: tuple[str, ...] = Field((), description="Names of embedders.")
     auth: AuthConfig = Field(default=AuthConfig(), description="Accepted keys.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Request bounds.")
+    replica_choice: ReplicaChoice = Field("prefix", description="How Routers choose a replica.")
+    balance_factor: float = Field(1.25, description="Times the mean load up to which a replica takes a prefix's requests.")
 
 
 def routing_document(config: PlatformConfig) -> RoutingDocument:
@@ -59,6 +62,8 @@ def routing_document(config: PlatformConfig) -> RoutingDocument:
         embedders=tuple(e.name for e in config.embedders),
         auth=config.auth,
         limits=config.limits,
+        replica_choice=config.router.replica_choice,
+        balance_factor=config.router.balance_factor,
     )
 
 

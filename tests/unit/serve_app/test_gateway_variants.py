@@ -8,6 +8,7 @@ import pytest
 from serve_app import pool as pool_module
 from serve_app.errors import Unavailable, UnknownModel
 from serve_app.gateway import Gateway
+from serve_app.replica_set import Balance
 from tests.unit.serve_app.fakes import (
     BROKEN,
     FakeResponse,
@@ -116,3 +117,16 @@ async def test_a_request_follows_weights_that_change_while_it_waits() -> None:
     assert (await asking).variant == "next"
     woken_of(made).may_end.set()
     await turns()
+
+
+async def test_the_document_says_how_replicas_are_chosen() -> None:
+    made = gateway(FakeResponse())
+    made.update(snapshot(entry(), routing=document(replica_choice="random", balance_factor=2.0), version=2))
+    assert made.pool.balance == Balance("random", 2.0)
+
+
+async def test_a_long_conversation_of_a_model_with_one_variant_is_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = gateway(FakeResponse())
+    made.update(snapshot(entry()))
+    monkeypatch.setattr("serve_app.gateway.affinity_key", lambda *_, **__: pytest.fail("hashed"))
+    assert (await relay(made)).variant == "stable"

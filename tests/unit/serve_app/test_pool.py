@@ -8,6 +8,7 @@ from serve_app import pool as pool_module
 from serve_app.contracts import ReplicaState
 from serve_app.errors import DeadlineExceeded, PlatformError, RateLimited, Unavailable, UnknownModel
 from serve_app.pool import EJECT_S, Lease, ReplicaPool, Target
+from serve_app.replica_set import BALANCE, Balance
 from tests.unit.serve_app.fakes import FakeClock, entry, turns
 
 STABLE = Target("chat", "stable", 2)
@@ -19,14 +20,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "RECHOOSE_S", 0.001)
 
 
-def pool(*replica_ids: str, clock: FakeClock | None = None, max_waiting: int = 10) -> ReplicaPool:
-    made = ReplicaPool(max_waiting=max_waiting, clock=clock or FakeClock())
+LEAST_LOADED = Balance("least_loaded")
+
+
+def pool(*replica_ids: str, clock: FakeClock | None = None, max_waiting: int = 10, balance: Balance = BALANCE) -> ReplicaPool:
+    made = ReplicaPool(max_waiting=max_waiting, balance=balance, clock=clock or FakeClock())
     made.update([entry(r) for r in replica_ids], is_complete=True)
     return made
 
 
-async def lease(made: ReplicaPool, *, target: Target = STABLE, affinity: str = "k", exclude: tuple[str, ...] = ()) -> Lease:
-    return await made.lease(lambda: target, affinity=affinity, timeout_s=60, exclude=exclude)
+async def lease(made: ReplicaPool, *, target: Target = STABLE, prefix: str = "k", exclude: tuple[str, ...] = ()) -> Lease:
+    return await made.lease(lambda: target, prefix=prefix, timeout_s=60, exclude=exclude)
 
 
 async def full(*replica_ids: str, max_waiting: int = 10) -> tuple[ReplicaPool, list[Lease]]:
@@ -35,18 +39,18 @@ async def full(*replica_ids: str, max_waiting: int = 10) -> tuple[ReplicaPool, l
 
 
 async def test_leases_go_to_the_least_loaded() -> None:
-    made = pool("r1", "r2", "r3")
+    made = pool("r1", "r2", "r3", balance=LEAST_LOADED)
     assert sorted([(await lease(made)).replica_id for _ in range(3)]) == ["r1", "r2", "r3"]
 
 
 async def test_what_other_routers_have_open_counts_as_load() -> None:
-    made = ReplicaPool(clock=FakeClock())
+    made = pool(balance=LEAST_LOADED)
     made.update([entry("r1", open_requests=3), entry("r2")], is_complete=True)
     assert [(await lease(made)).replica_id for _ in range(2)] == ["r2", "r2"]
 
 
 async def test_an_old_report_does_not_turn_ended_requests_of_ours_into_those_of_others() -> None:
-    made = pool("r1")
+    made = pool("r1", balance=LEAST_LOADED)
     leases = [await lease(made) for _ in range(2)]
     reported = [entry("r1", open_requests=2), entry("r2", open_requests=1)]
     made.update(reported, is_complete=True)
@@ -56,18 +60,48 @@ async def test_an_old_report_does_not_turn_ended_requests_of_ours_into_those_of_
     assert (await lease(made)).replica_id == "r1"
 
 
-async def test_equally_loaded_replicas_are_ranked_by_affinity() -> None:
+async def test_a_prefix_keeps_its_replica_while_there_is_room() -> None:
     made = pool("r1", "r2", "r3")
     chosen = set()
-    for affinity in [f"k{i}" for i in range(30)]:
+    for prefix in [f"k{i}" for i in range(30)]:
         found = set()
         for _ in range(3):
-            held = await lease(made, affinity=affinity)
+            held = await lease(made, prefix=prefix)
             found.add(held.replica_id)
             held.release()
         assert len(found) == 1
         chosen |= found
     assert chosen == {"r1", "r2", "r3"}
+
+
+async def test_one_prefix_does_not_fill_a_replica_while_others_are_idle() -> None:
+    made = pool("r1", "r2", "r3")
+    target = Target("chat", "stable", 100)
+    for _ in range(30):
+        await lease(made, target=target)
+    assert sorted(r.leases for r in made._replicas.values()) == [4, 13, 13]  # at most 1.25 times 30 / 3
+
+
+async def test_a_lease_is_tried_without_waiting() -> None:
+    made, leases = await full("r1")
+    assert made.try_lease(STABLE, prefix=b"k") is None
+    assert made.try_lease(Target("chat", "canary", 2), prefix="k") is None
+    leases[0].release()
+    found = made.try_lease(STABLE, prefix="k")
+    assert found is not None
+    assert found.replica_id == "r1"
+
+
+async def test_nobody_tries_past_those_who_wait() -> None:
+    clock = FakeClock()
+    made = pool("r1", clock=clock)
+    made.eject("r1")
+    waiting = asyncio.create_task(lease(made))
+    await turns()
+    clock.now_s += EJECT_S  # the place is free, but the one who waits has not looked yet
+    assert made.try_lease(STABLE, prefix="k") is None
+    waiting.cancel()
+    await asyncio.wait([waiting])
 
 
 async def test_a_replica_gets_no_more_than_max_leases() -> None:
@@ -84,7 +118,7 @@ async def test_those_who_wait_are_served_in_their_order_and_before_newcomers() -
     order: list[str] = []
 
     async def take(name: str) -> None:
-        await lease(made, affinity=name)
+        await lease(made, prefix=name)
         order.append(name)
 
     tasks = [asyncio.create_task(take(name)) for name in ("a", "b")]
@@ -105,7 +139,7 @@ async def test_a_place_given_back_twice_is_one_place() -> None:
     leases[0].release()
     leases[0].release()
     await lease(made)
-    assert made._pick(STABLE, "k", ()) is None
+    assert made.try_lease(STABLE, prefix="k") is None
 
 
 async def test_a_full_waiting_room_refuses_with_a_time_to_come_back() -> None:
@@ -138,7 +172,7 @@ async def test_waiting_ends_with_the_deadline(replicas: tuple[str, ...], error: 
 
 async def test_no_time_left_still_takes_a_free_place() -> None:
     made = pool("r1")
-    assert (await made.lease(lambda: STABLE, affinity="k", timeout_s=-1)).replica_id == "r1"
+    assert (await made.lease(lambda: STABLE, prefix="k", timeout_s=-1)).replica_id == "r1"
 
 
 async def test_a_waiter_that_is_cancelled_leaves_nothing_behind() -> None:
@@ -211,7 +245,7 @@ async def test_an_excluded_replica_is_the_last_resort() -> None:
 async def test_one_who_waits_moves_on_when_its_variant_changes() -> None:
     made, [_, held] = await full("r1")
     target = STABLE
-    waiting = asyncio.create_task(made.lease(lambda: target, affinity="k", timeout_s=60))
+    waiting = asyncio.create_task(made.lease(lambda: target, prefix="k", timeout_s=60))
     await turns()
     target = Target("chat", "canary", 2)
     made.update([entry("r1"), entry("c1", "canary")], is_complete=True)
@@ -231,7 +265,7 @@ async def test_what_the_choice_raises_ends_the_waiting() -> None:
         return target
 
     with pytest.raises(UnknownModel):
-        await made.lease(choose, affinity="k", timeout_s=60)
+        await made.lease(choose, prefix="k", timeout_s=60)
     assert (made.waiting(), made._queues) == (0, {})
 
 
@@ -243,10 +277,19 @@ def test_an_incomplete_directory_makes_nothing_forgotten() -> None:
     assert [e.replica_id for e in made.entries()] == ["r3"]
 
 
+async def test_an_id_that_moves_to_another_variant_is_another_replica() -> None:
+    made = pool("r1")
+    held = await lease(made)
+    made.update([entry("r1", "canary")], is_complete=True)
+    assert (made.has_ready("chat", "stable"), made.has_ready("chat", "canary")) == (False, True)
+    held.release()
+    assert [r.leases for r in made._replicas.values()] == [0]
+
+
 async def test_leases_survive_updates() -> None:
     made, leases = await full("r1")
     made.update([entry("r1", open_requests=2)], is_complete=True)
-    assert made._pick(STABLE, "k", ()) is None
+    assert made.try_lease(STABLE, prefix="k") is None
     for each in leases:
         each.release()
     assert [r.leases for r in made._replicas.values()] == [0]
@@ -259,5 +302,5 @@ async def test_a_lease_on_a_forgotten_replica_can_be_given_back() -> None:
     assert made.entries() == ()
 
 
-async def test_half_a_surrogate_pair_in_the_affinity_is_harmless() -> None:
-    assert (await lease(pool("r1"), affinity="\ud800")).replica_id == "r1"
+async def test_half_a_surrogate_pair_in_the_prefix_is_harmless() -> None:
+    assert (await lease(pool("r1"), prefix="\ud800")).replica_id == "r1"

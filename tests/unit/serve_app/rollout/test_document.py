@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from serve_app.config import PlatformConfig
+from serve_app.replica_set import BALANCE
 from serve_app.rollout.document import RoutingDocument, routing_document
 
 CONFIG = PlatformConfig.model_validate(
@@ -30,3 +31,13 @@ def test_routers_learn_names_weights_and_limits_and_nothing_else_of_a_variant() 
 def test_a_document_survives_its_way_as_json() -> None:
     made = routing_document(CONFIG)
     assert RoutingDocument.model_validate_json(made.model_dump_json()) == made
+
+
+def test_routers_learn_how_to_choose_a_replica() -> None:
+    router = CONFIG.router.model_copy(update={"replica_choice": "random", "balance_factor": 2.0})
+    made = routing_document(CONFIG.model_copy(update={"router": router}))
+    assert (made.replica_choice, made.balance_factor) == ("random", 2.0)
+    unset = RoutingDocument()
+    assert (
+        (unset.replica_choice, unset.balance_factor) == (CONFIG.router.replica_choice, CONFIG.router.balance_factor) == BALANCE
+    )
