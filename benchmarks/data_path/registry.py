@@ -15,6 +15,7 @@ SYSTEMS: Mapping[str, str] = {
     "ray-serve-llm": "benchmarks.data_path.systems.ray_serve_llm:RayServeLLM",
     "ray-serve-llm-default": "benchmarks.data_path.systems.ray_serve_llm:RayServeLLMDefault",
     "ray-serve-llm-direct": "benchmarks.data_path.systems.ray_serve_llm:RayServeLLMDirect",
+    "native-edge": "benchmarks.data_path.systems.native_edge:NativeEdge",
 }
 FAKE_ENGINE = "benchmarks.data_path.native:fake_engine"
 VLLM_ENGINE = "benchmarks.data_path.vllm_engine:vllm_engine"

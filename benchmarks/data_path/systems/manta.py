@@ -1,0 +1,113 @@
+"""Manta in front of an engine outside Ray: Serve's HAProxy, the Routers and Rollouts as `manta run` starts them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psutil
+
+from benchmarks.data_path.contracts import Endpoint, Engine
+from deployments.names import llm_app
+from serve_app.apps import build_schema, cpus_needed
+from serve_app.cluster import LocalCluster, free_ports
+from serve_app.config import PlatformConfig
+
+START_TIMEOUT_S = 240.0
+ROLES = {"ray::HAProxyManager": "proxy", "ray::ServeReplica:router": "router"}
+
+
+class Manta:
+    """The platform with its own defaults; ``settings`` replace parts of the document for a study."""
+
+    def __init__(self, name: str = "manta", *, router: Mapping[str, Any] | None = None) -> None:
+        self.name = name
+        self._router = dict(router or {})
+
+    @contextmanager
+    def running(self, engine: Engine) -> Iterator[Endpoint]:
+        """Start Ray and the platform; yield once a chat is answered."""
+        with self.platform(
+            [f"http://{engine.endpoint.host}:{engine.endpoint.port}"], engine.endpoint, kind=engine.kind
+        ) as running:
+            yield running.endpoint
+
+    @contextmanager
+    def platform(self, urls: Sequence[str], engine: Endpoint, *, kind: str = "fake") -> Iterator[Running]:
+        """Start the platform in front of several engines that serve the same model."""
+        port = free_ports(1)[0]
+        outside = Outside(engine.model, tuple(urls), kind)
+        schema = outside.schema(port=port, router=self._router)
+        with LocalCluster(num_cpus=cpus_needed(schema) + 1) as cluster:
+            cluster.deploy(schema)
+            wait_for_answer(f"http://127.0.0.1:{port}", engine.model)
+            roles = {**ray_roles(ROLES), **engine.pids}
+            yield Running(cluster, outside, Endpoint("127.0.0.1", port, engine.model, pids=roles))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running platform."""
+
+    cluster: LocalCluster
+    outside: Outside
+    endpoint: Endpoint
+
+    def set_router(self, router: Mapping[str, Any]) -> None:
+        """Change the Router's settings in place."""
+        self.cluster.deploy(self.outside.schema(port=self.endpoint.port, router=router))
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Engines outside Ray that serve one model."""
+
+    model: str
+    urls: Sequence[str]
+    kind: str  # fake or vllm
+
+    def schema(self, *, port: int, router: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the platform's own schema, with a stand-in where its replicas would be."""
+        variant = {"name": "stable", "source": "outside", "engine": {"kind": "simulated"}, "max_leases": 100_000}
+        document = {"models": [{"name": self.model, "variants": [variant]}], "router": dict(router)}
+        made = build_schema(PlatformConfig.model_validate(document), http_port=port, http_host="127.0.0.1")
+        for app in made["applications"]:
+            if app["name"] == llm_app(self.model, "stable"):
+                app["import_path"] = "benchmarks.data_path.systems.manta_engine:build"
+                app["args"] = {"model": self.model, "urls": list(self.urls), "kind": self.kind}
+        return made
+
+
+def wait_for_answer(url: str, model: str) -> None:
+    """Return once a chat is answered. Raises TimeoutError saying what came instead."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    last = "nothing"
+    while time.monotonic() < deadline_s:
+        try:
+            answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+            if answer.status_code == 200:
+                return
+            last = f"{answer.status_code} {answer.text[:300]}"
+        except httpx.HTTPError as err:
+            last = repr(err)
+        time.sleep(0.5)
+    raise TimeoutError(f"no answer from {url} after {START_TIMEOUT_S:.0f} s; the last one was {last}")
+
+
+def ray_roles(roles: Mapping[str, str]) -> dict[str, list[int]]:
+    """Return the processes below this one by role: by the start of a Ray worker's title, else ``control``."""
+    found: dict[str, list[int]] = {role: [] for role in (*roles.values(), "control")}
+    for process in psutil.Process(os.getpid()).children(recursive=True):
+        title = " ".join(process.cmdline()[:1]) if process.is_running() else ""
+        role = next((role for start, role in roles.items() if title.startswith(start)), None)
+        if role is not None:
+            found[role].append(process.pid)
+        elif "watchdog" in " ".join(process.cmdline()):
+            found["control"].append(process.pid)
+    return found
