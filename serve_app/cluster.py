@@ -96,8 +96,9 @@ def serve_environment(folder: Path) -> dict[str, str]:
     low = random.SystemRandom().randrange(30_000, 32_000)
     return {
         **SERVE_SETTINGS,
-        # Serve's defaults are 4 threads, whatever the machine has, and 4,096 clients.
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        # Serve's defaults are 4 threads, whatever the machine has, and 4,096 clients. One thread feeds several Routers; more
+        # than it needs only take their cores (docs/benchmarks.md).
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 4))),
         "RAY_SERVE_HAPROXY_MAXCONN": str(most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[1])),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
