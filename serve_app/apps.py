@@ -23,9 +23,9 @@ Json = dict[str, Any]
 # Changing these in place must not restart replicas, so they stay out of a replica's arguments.
 _NOT_IN_ARGS = {"weight", "replicas", "autoscaling", "max_leases"}
 _HEALTH: Json = {"health_check_period_s": 10.0, "health_check_timeout_s": 120.0}
-# Serve's default, a second event loop for our code, costs two tasks and a thread switch per token of a stream. The
-# Router never blocks its loop, so it needs none; read when the replica's process starts.
-_ROUTER_ENV = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000"}
+# Serve's default, a second event loop for our code, costs two tasks and a thread switch per token of a stream; what the
+# Router does there is short. Read when the replica's process starts.
+_ROUTER_ENV = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
 _MANY = 100_000  # requests that Serve may send at once: our own limits are the ones that count
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from serve_app.upstream import ReplicaUnreachable
 
@@ -21,31 +21,39 @@ class Exchange:
     """A request that has been sent and the answer to it, as it comes. Implements UpstreamResponse."""
 
     __slots__ = (
+        "__weakref__",
         "_connection",
         "_error",
         "_has_head",
         "_has_length",
         "_headers",
-        "_is_complete",
+        "_parser",
         "_parts",
         "_size",
         "_waiter",
         "content_type",
-        "parser",
+        "is_complete",
+        "is_untouched",
+        "may_stay_open",
         "status",
     )
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
         self.content_type = ""
-        self.parser = HttpResponseParser(self)
+        self.is_untouched = True  # no byte of an answer has come
+        self.may_stay_open = False  # the connection, after the answer
+        self.is_complete = False
+        # The parser holds this exchange's methods: a cycle, which must be cut by hand, or every stream stays in memory
+        # until the garbage collector comes round.
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._connection = connection
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
         self._error: ReplicaUnreachable | None = None
-        self._has_head = self._has_length = self._is_complete = False
+        self._has_head = self._has_length = False
 
     def header(self, name: bytes) -> str | None:
         """Return a header of the answer by its lower-case name, or None."""
@@ -64,7 +72,7 @@ class Exchange:
             ReplicaUnreachable: the connection broke before the body's end; what came before is returned first.
         """
         while not self._parts:
-            if self._is_complete:
+            if self.is_complete:
                 return b""
             await self._wait()
         parts = self._parts
@@ -84,21 +92,31 @@ class Exchange:
 
     def close(self) -> None:
         """Drop the connection unless the answer has ended; that makes the replica abort the request."""
-        if not self._is_complete:
+        self._parts.clear()
+        if not self.is_complete:
             self._connection.abort()
+
+    def feed(self, data: bytes) -> None:
+        """Parse what has come. Raises HttpParserError or HttpParserUpgrade for what is no answer to this request."""
+        self.is_untouched = False
+        if self._parser is not None:
+            self._parser.feed_data(data)
+        if self.is_complete:
+            self._parser = None
 
     def wake(self) -> None:
         """Let the reader look again."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def fail(self, message: str) -> None:
-        """Take the end of the connection: an answer without any length ends with it, every other one breaks."""
-        if not self._is_complete:
-            if self._has_head and not self._has_length:
-                self._is_complete = True
+    def fail(self, error: ReplicaUnreachable, *, is_end: bool = False) -> None:
+        """Take the end of the connection: an answer without any length is whole by an orderly one, any other breaks."""
+        if not self.is_complete:
+            if is_end and self._has_head and not self._has_length:
+                self.is_complete = True
             else:
-                self._error = ReplicaUnreachable(message)
+                self._error = error
+        self._parser = None
         self.wake()
 
     async def _wait(self) -> None:
@@ -113,7 +131,9 @@ class Exchange:
     # What the parser calls, under its names.
 
     def on_message_begin(self) -> None:
-        """Forget the headers of an interim (1xx) answer."""
+        """Forget the headers of an interim (1xx) answer; after the answer there must be no other."""
+        if self.is_complete:
+            raise ValueError("a second answer to one request")
         self._headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -122,9 +142,9 @@ class Exchange:
 
     def on_headers_complete(self) -> None:
         """Take the end of the headers."""
-        self.status = self.parser.get_status_code()
-        if self.status < 200:
+        if self._parser is None or (status := self._parser.get_status_code()) < 200:
             return
+        self.status = status
         self.content_type = self.header(b"content-type") or "application/json"
         self._has_length = b"content-length" in self._headers or b"transfer-encoding" in self._headers
         self._has_head = True
@@ -137,10 +157,10 @@ class Exchange:
             self._connection.pause()
 
     def on_message_complete(self) -> None:
-        """Take the end of the answer, and give the connection back."""
-        if self._has_head:
-            self._is_complete = True
-            self._connection.finish(may_stay_open=self.parser.should_keep_alive())
+        """Take the end of the answer."""
+        if self._has_head and self._parser is not None:
+            self.is_complete = True
+            self.may_stay_open = self._parser.should_keep_alive()
 
 
 class Connection(asyncio.Protocol):
@@ -153,13 +173,19 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._transport: asyncio.Transport | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request may be sent; a transport that is closing would swallow it."""
+        return self._transport is not None and not self._transport.is_closing()
+
     def send(self, request: bytes) -> Exchange:
-        """Send a request, head and body. The connection must be open and free."""
-        self._exchange = exchange = Exchange(self)
-        if self._transport is None:  # it went between its choice and now
-            exchange.fail("the replica closed the connection")
-        else:
-            self._transport.write(request)
+        """Send a request, head and body, on a connection that is free."""
+        exchange = Exchange(self)
+        if self._transport is None or self._transport.is_closing():
+            exchange.fail(ReplicaUnreachable("the replica closed the connection", was_sent=False))
+            return exchange
+        self._exchange = exchange
+        self._transport.write(request)
         return exchange
 
     def abort(self) -> None:
@@ -177,14 +203,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def finish(self, *, may_stay_open: bool) -> None:
-        """Take the end of the exchange."""
-        if self._exchange is not None:
-            self._exchange.wake()
+    def _finish(self, exchange: Exchange) -> None:
         self._exchange = None
         if self._transport is None or self._transport.is_closing():
             return
-        if may_stay_open:
+        if exchange.may_stay_open:
             self._transport.resume_reading()
             self._on_idle(self)
         else:
@@ -203,12 +226,15 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         try:
-            exchange.parser.feed_data(data)
-        except HttpParserError as err:
-            exchange.fail(f"the answer is no HTTP: {err}")
+            exchange.feed(data)
+        except (HttpParserError, HttpParserUpgrade) as err:
+            self._exchange = None
+            exchange.fail(ReplicaUnreachable(f"the answer is no HTTP: {err}"))
             self.abort()
-        else:
-            exchange.wake()
+            return
+        if exchange.is_complete:
+            self._finish(exchange)
+        exchange.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the exchange and the pool."""
@@ -216,4 +242,5 @@ class Connection(asyncio.Protocol):
         self._on_lost(self)
         if (exchange := self._exchange) is not None:
             self._exchange = None
-            exchange.fail(str(exc) if exc else "the replica closed the connection")
+            message = str(exc) if exc else "the replica closed the connection"
+            exchange.fail(ReplicaUnreachable(message), is_end=exc is None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -140,11 +141,12 @@ class Gateway:
             UnknownModel: the model went while the request waited.
         """
         prefix = prefix_key(call.body, session_id=call.session_id)
+        affinity = functools.cache(lambda: call.affinity)  # asked for again each second that the request waits
         errand = _Errand(model.name, UpstreamRequest("POST", call.path, call.raw, call.request_id))
         deadline_s = self._clock() + self.view.document.limits.wait_timeout_s
         while errand.may_go_on:
             lease = await self.pool.lease(
-                lambda: self._target(model.name, call),
+                lambda: self._target(model.name, affinity),
                 prefix=prefix,
                 timeout_s=deadline_s - self._clock(),
                 exclude=errand.tried,
@@ -191,13 +193,13 @@ class Gateway:
                 lease.release()
         return None
 
-    def _target(self, name: str, call: Call) -> Target:
+    def _target(self, name: str, affinity: Callable[[], str]) -> Target:
         """Return the conversation's variant, or the heaviest that can take work while its own has no replica."""
         model = self.view.models.get(name)
         if model is None:
             raise UnknownModel(name)
         # The key of a long conversation takes long to make, and where there is one variant there is nothing to choose.
-        own = self.view.variant(model, call.affinity) if len(model.variants) > 1 else model.variants[0].name
+        own = self.view.variant(model, affinity()) if len(model.variants) > 1 else model.variants[0].name
         if not self.pool.has_ready(name, own):
             self._start_waking(name, own)
         chosen = next(v for v in model.variants if v.name == own)

@@ -18,8 +18,9 @@ IDLE_S = 60.0  # shorter than replicas keep connections (75 s), or a request cou
 DRAINING = DRAINING_HEADER.encode()
 # What may stand in a request line; anything else could begin another request.
 _TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
-# A node that is gone says nothing: these find it out within a minute, or its streams would never end.
-_KEEPALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+# A node that is gone says nothing: these find it out within a minute, or its streams would never end. The last one (in
+# milliseconds) is for requests that it never acknowledged: probes do not begin while data is under way.
+_KEEPALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 50_000))
 
 
 class _Address:
@@ -32,6 +33,7 @@ class _Address:
         self.host, self.port = parts.hostname, parts.port or 80
         self.netloc = parts.netloc
         self.connections: set[Connection] = set()
+        self.opening = 0
         self.idle: dict[Connection, None] = {}
 
 
@@ -52,15 +54,9 @@ class HttpUpstream:
             ReplicaUnreachable: nothing was received.
             ReplicaDraining: the replica refused because it is stopping.
         """
-        address = self._addresses.get(url) or self._addresses.setdefault(url, _Address(url))
+        address = self._addresses.get(url) or _Address(url)
         sent = self._head(address, request) + request.body
-        connection = self._free(address) or await self._connect(url, address)
-        exchange = connection.send(sent)
-        try:
-            await exchange.head()
-        except BaseException:
-            exchange.close()
-            raise
+        exchange = await self._exchange(url, address, sent)
         if exchange.status == 503 and exchange.header(DRAINING) is not None:
             exchange.close()
             raise ReplicaDraining(url)
@@ -72,6 +68,27 @@ class HttpUpstream:
             for connection in list(address.connections):
                 connection.abort()
         await asyncio.sleep(0)  # the loop tells the connections in its next turn
+
+    async def _exchange(self, url: str, address: _Address, sent: bytes) -> Exchange:
+        """Send the request on a free connection or a new one.
+
+        A free one may have been closed by the replica while the request was on its way. Only a new one can tell that
+        from a replica that has died of the request.
+        """
+        if (free := self._free(address)) is None:
+            return await _answered((await self._connect(url, address)).send(sent))
+        exchange = free.send(sent)
+        try:
+            return await _answered(exchange)
+        except ReplicaUnreachable as err:
+            if not exchange.is_untouched:
+                raise
+            first = err
+        try:
+            connection = await self._connect(url, address)
+        except ReplicaUnreachable as err:
+            raise ReplicaUnreachable(str(err), was_sent=first.was_sent) from err
+        return await _answered(connection.send(sent))
 
     def _head(self, address: _Address, request: UpstreamRequest) -> bytes:
         if not _TARGET.fullmatch(request.path):
@@ -87,10 +104,11 @@ class HttpUpstream:
 
     def _free(self, address: _Address) -> Connection | None:
         self._end_old(address)
-        if not address.idle:
-            return None
-        connection, _ = address.idle.popitem()
-        return connection
+        while address.idle:
+            connection, _ = address.idle.popitem()
+            if connection.is_open:
+                return connection
+        return None
 
     def _end_old(self, address: _Address) -> None:
         oldest_s = self._clock() - IDLE_S
@@ -108,24 +126,36 @@ class HttpUpstream:
             address.connections.discard(connection)
             self._forget_if_unused(url, address)
 
-        loop = asyncio.get_running_loop()
+        self._addresses[url] = address
+        address.opening += 1
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                transport, connection = await loop.create_connection(
+                transport, connection = await asyncio.get_running_loop().create_connection(
                     lambda: Connection(on_idle=idle, on_lost=lost), address.host, address.port
                 )
+            address.connections.add(connection)
+            _probe(transport.get_extra_info("socket"))
         except (OSError, TimeoutError) as err:
-            self._forget_if_unused(url, address)
             message = "no connection within the time limit" if isinstance(err, TimeoutError) else str(err)
             raise ReplicaUnreachable(message, was_sent=False) from err
-        _probe(transport.get_extra_info("socket"))
-        address.connections.add(connection)
+        finally:
+            address.opening -= 1
+            self._forget_if_unused(url, address)
         return connection
 
     def _forget_if_unused(self, url: str, address: _Address) -> None:
         # Replicas come and go, each at an address of its own.
-        if not address.connections and self._addresses.get(url) is address:
+        if not address.connections and not address.opening and self._addresses.get(url) is address:
             del self._addresses[url]
+
+
+async def _answered(exchange: Exchange) -> Exchange:
+    try:
+        await exchange.head()
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
 
 
 def _probe(found: socket.socket) -> None:

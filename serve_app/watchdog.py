@@ -23,6 +23,7 @@ import psutil
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 10.0
 POLL_S = 1.0
+MOST_FILES = 1 << 20  # some programs make a table of all that they may open
 LOOK_EVERY = 5  # polls; reading what dozens of processes have mapped takes 40 ms of CPU
 
 
@@ -57,8 +58,9 @@ def main(argv: list[str]) -> int:
 def raise_file_limit() -> None:
     """Let this process and those it starts open as many files as they may: each stream takes two in a Router."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _wait_for_owner(owner_gone: threading.Event) -> None:

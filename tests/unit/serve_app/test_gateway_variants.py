@@ -130,3 +130,20 @@ async def test_a_long_conversation_of_a_model_with_one_variant_is_not_hashed(mon
     made.update(snapshot(entry()))
     monkeypatch.setattr("serve_app.gateway.affinity_key", lambda *_, **__: pytest.fail("hashed"))
     assert (await relay(made)).variant == "stable"
+
+
+async def test_a_conversation_is_hashed_once_however_long_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def key(tenant: str, *_: object, **__: object) -> str:
+        hashed.append(tenant)
+        return tenant
+
+    made = gateway(FakeResponse())
+    made.update(snapshot(routing=TWO, version=2))
+    monkeypatch.setattr("serve_app.gateway.affinity_key", key)
+    waiting = asyncio.create_task(relay(made))
+    await asyncio.sleep(0.05)  # many looks: RECHOOSE_S is a thousandth here
+    assert len(hashed) == 1
+    waiting.cancel()
+    await asyncio.wait([waiting])

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import struct
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -258,3 +261,128 @@ def test_it_runs_on_the_event_loop_that_serve_uses() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(main()) == b"ok"
+
+
+@pytest.mark.parametrize(
+    "extra", [pytest.param(WHOLE, id="a-second-answer"), pytest.param(b"HTTP/1.1 5", id="the-start-of-one")]
+)
+async def test_what_follows_the_answer_never_reaches_the_next_request(extra: bytes) -> None:
+    async with keeping(WHOLE + extra, WHOLE) as (upstream, url, connections, _):
+        assert [await ask(upstream, url), await ask(upstream, url)] == [b"ok", b"ok"]
+        assert len(connections) == 2
+
+
+async def test_a_connection_that_closes_this_moment_is_not_used_again() -> None:
+    async with keeping(WHOLE) as (upstream, url, connections, _):
+        await ask(upstream, url)
+        (idle,) = upstream._addresses[url].idle
+        idle.abort()  # the loop tells of it in its next turn only
+        assert await ask(upstream, url) == b"ok"
+        assert len(connections) == 2
+
+
+async def test_a_connection_that_the_replica_closed_meanwhile_costs_no_request() -> None:
+    """The replica closes as the second request comes: the end is on its way when the request is sent."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(REQUEST.body))
+        writer.write(WHOLE)
+        if connections == 1:
+            await reader.readuntil(b"\r\n\r\n")
+        else:
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    upstream = HttpUpstream(token="t0ken")
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    assert [await ask(upstream, url), await ask(upstream, url)] == [b"ok", b"ok"]
+    assert connections == 2
+    await upstream.close()
+    server.close()
+
+
+async def test_a_replica_that_dies_of_a_request_is_not_asked_for_ever() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(REQUEST.body))
+        writer.write(WHOLE)
+        await reader.readuntil(b"\r\n\r\n")
+        server.close()  # nobody answers any more
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    upstream = HttpUpstream(token="t0ken")
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await ask(upstream, url)
+    with pytest.raises(ReplicaUnreachable) as caught:
+        await upstream.open(url, REQUEST)
+    assert caught.value.was_sent
+    await upstream.close()
+
+
+async def test_an_answer_without_any_length_does_not_end_with_a_reset() -> None:
+    async def talk(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of it")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async with replica(talk) as (upstream, url):
+        with pytest.raises(ReplicaUnreachable):
+            await ask(upstream, url)
+
+
+@pytest.mark.parametrize("is_closed", [False, True], ids=["read-to-its-end", "closed-early"])
+async def test_an_exchange_that_is_over_is_freed_at_once(is_closed: bool) -> None:
+    answer = OK + b"2\r\nok\r\n" if is_closed else WHOLE
+    async with keeping(answer) as (upstream, url, _, _):
+        response = await upstream.open(url, REQUEST)
+        gone = weakref.ref(response)
+        response.close() if is_closed else await response.read()
+        await asyncio.sleep(0.05)
+        gc.disable()
+        try:
+            del response
+            assert gone() is None
+        finally:
+            gc.enable()
+
+
+async def test_no_address_is_kept_that_has_no_connection() -> None:
+    async with replica(lambda *_: asyncio.sleep(0)) as (upstream, url):
+        opening = asyncio.create_task(upstream.open(url, REQUEST))
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        with pytest.raises(BadRequest):
+            await upstream.open(url, UpstreamRequest("POST", "/a b", b"", "q"))
+        await asyncio.sleep(0.05)
+        assert upstream._addresses == {}
+
+
+async def test_an_address_lives_while_a_connection_to_it_opens() -> None:
+    """The only other connection ends meanwhile; the new one must be found again by the request after."""
+    async with keeping(WHOLE) as (upstream, url, connections, _):
+        await ask(upstream, url)
+        (first,) = upstream._addresses[url].idle
+        opening = asyncio.gather(ask(upstream, url), ask(upstream, url))  # one on the free connection, one on a new one
+        await asyncio.sleep(0)
+        first.abort()
+        await asyncio.wait([opening])
+        before = len(connections)
+        await ask(upstream, url)
+        assert len(connections) == before
+
+
+async def test_requests_that_nobody_acknowledges_end_within_a_minute() -> None:
+    async with keeping(WHOLE) as (upstream, url, _, _):
+        await ask(upstream, url)
+        (idle,) = upstream._addresses[url].idle
+        assert idle._transport is not None
+        found = idle._transport.get_extra_info("socket")
+        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 50_000
