@@ -36,6 +36,14 @@ def _title(hit: Hit) -> str:
     return " > ".join((hit.chunk.title, *hit.chunk.headings[-1:]))
 
 
+def key_digest(authorization: str | None) -> str:
+    """Return the SHA-256, in hexadecimal, of the API key in an Authorization header. Raises Unauthenticated without one."""
+    scheme, _, key = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise Unauthenticated("no API key; send it as `Authorization: Bearer KEY`")
+    return hashlib.sha256(key.strip().encode()).hexdigest()
+
+
 class RoutingView:
     """One version of the routing document; replaced as a whole when a new one arrives.
 
@@ -59,11 +67,8 @@ class RoutingView:
         """Return who calls. Raises Unauthenticated when keys are configured and this is none of them."""
         if not self._keys:
             return ANONYMOUS
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
-            raise Unauthenticated("no API key; send it as `Authorization: Bearer KEY`")
         # A look-up by digest does not leak the key through its timing.
-        caller = self._keys.get(hashlib.sha256(key.strip().encode()).hexdigest())
+        caller = self._keys.get(key_digest(authorization))
         if caller is None:
             raise Unauthenticated("this API key is not known here")
         return caller

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -86,15 +87,17 @@ def measure(plan: Plan, raw: RawFile) -> None:
         rig = Rig(
             system=lambda name: registry.load(registry.system_path(name))(),
             engine=engine,
-            run_load=run_load,
+            run_load=partial(run_load, is_real=plan.engine == "vllm"),
             facts=machine.facts,
         )
         Runner(plan, rig, raw, say=lambda line: typer.echo(line, err=True)).run()
 
 
-def run_load(endpoint: Endpoint, load: Load, *, hold: bool) -> Measurement:
+def run_load(endpoint: Endpoint, load: Load, *, hold: bool, is_real: bool) -> Measurement:
     """Put the load on the endpoint with the native client."""
-    measurement: Measurement = registry.load(registry.RUN_LOAD)(endpoint, load, extra=["--hold"] if hold else [])
+    # A real engine's token may hold half a character and so come with the next one's event.
+    extra = ["--hold"] * hold + ["--any-length"] * is_real
+    measurement: Measurement = registry.load(registry.RUN_LOAD)(endpoint, load, extra=extra)
     return measurement
 
 

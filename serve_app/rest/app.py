@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -61,10 +61,7 @@ class RestApp:
             return
         if scope["type"] != "http":
             return
-        offered = header(scope, b"x-request-id") or ""
-        # A client's id goes into logs and headers, so only harmless ones are kept.
-        # Serve gives every request one and puts it on the answer.
-        request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        request_id = request_id_for(header(scope, b"x-request-id"))
         answer = _Answer(send, request_id)
         try:
             await self._route(scope, receive, answer)
@@ -83,7 +80,7 @@ class RestApp:
             await self._get[path](scope, answer)
         elif is_get and path.startswith("/v1/models/"):
             await self._model(scope, answer, path.removeprefix("/v1/models/"))
-        elif method == "POST" and RELAYED_PATH.fullmatch(path) and path not in NOT_RELAYED:
+        elif method == "POST" and is_relayed(path):
             await self._post(scope, receive, answer)
         else:
             raise UnknownRoute(f"unknown request URL: {method} {path[:200]}")
@@ -123,9 +120,7 @@ class RestApp:
         caller = view.authenticate(header(scope, b"authorization"))
         raw = await read_body(scope, receive, limit_bytes=view.document.limits.max_body_bytes)
         body = parse_object(raw)
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            raise BadRequest("model must name what is to answer; GET /v1/models lists it", param="model")
+        model = model_of(body)
         check_choices(body, most=view.document.limits.max_choices)
         query = scope["query_string"].decode("latin-1")
         path = scope["path"] + (f"?{query}" if query else "")
@@ -195,6 +190,25 @@ class _Answer:
     async def _bytes(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self._is_started = True
         await send_bytes(self._send, status, body, headers=headers)
+
+
+def request_id_for(offered: str | None) -> str:
+    """Return the client's id, or a new one: it goes into logs and headers, so only harmless ones are kept."""
+    # Serve gives every request one and puts it on the answer.
+    return offered if offered is not None and REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+
+
+def is_relayed(path: str) -> bool:
+    """Whether a POST to the path goes to a model."""
+    return RELAYED_PATH.fullmatch(path) is not None and path not in NOT_RELAYED
+
+
+def model_of(body: Mapping[str, Any]) -> str:
+    """Return what the body asks for. Raises BadRequest when it names nothing."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("model must name what is to answer; GET /v1/models lists it", param="model")
+    return model
 
 
 def check_choices(body: dict[str, Any], *, most: int) -> None:
