@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
 import psutil
 
 from benchmarks.data_path.contracts import Endpoint, Engine
+from benchmarks.data_path.systems.program import wait_for_chat
 from deployments.names import llm_app
 from serve_app.apps import build_schema, cpus_needed
 from serve_app.cluster import LocalCluster, free_ports
 from serve_app.config import PlatformConfig
 
 START_TIMEOUT_S = 240.0
-ROLES = {"ray::HAProxyManager": "proxy", "ray::ServeReplica:router": "router"}
+# As in ray_serve_llm: Serve's own proxy stands by behind HAProxy and counts with it.
+ROLES = {"ray::HAProxyManager": "proxy", "ray::ProxyActor": "proxy", "ray::ServeReplica:router": "router"}
 
 
 class Manta:
@@ -45,9 +45,11 @@ class Manta:
         schema = outside.schema(port=port, router=self._router)
         with LocalCluster(num_cpus=cpus_needed(schema) + 1) as cluster:
             cluster.deploy(schema)
-            wait_for_answer(f"http://127.0.0.1:{port}", engine.model)
+            endpoint = Endpoint("127.0.0.1", port, engine.model)
+            # As every peer is waited for, and warmed up.
+            wait_for_chat(endpoint, is_alive=cluster.is_alive, timeout_s=START_TIMEOUT_S)
             roles = {**ray_roles(ROLES), **engine.pids}
-            yield Running(cluster, outside, Endpoint("127.0.0.1", port, engine.model, pids=roles))
+            yield Running(cluster, outside, replace(endpoint, pids=roles))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +83,6 @@ class Outside:
                 app["import_path"] = "benchmarks.data_path.systems.manta_engine:build"
                 app["args"] = {"model": self.model, "urls": list(self.urls), "kind": self.kind}
         return made
-
-
-def wait_for_answer(url: str, model: str) -> None:
-    """Return once a chat is answered. Raises TimeoutError saying what came instead."""
-    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    last = "nothing"
-    while time.monotonic() < deadline_s:
-        try:
-            answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
-            if answer.status_code == 200:
-                return
-            last = f"{answer.status_code} {answer.text[:300]}"
-        except httpx.HTTPError as err:
-            last = repr(err)
-        time.sleep(0.5)
-    raise TimeoutError(f"no answer from {url} after {START_TIMEOUT_S:.0f} s; the last one was {last}")
 
 
 def ray_roles(roles: Mapping[str, str]) -> dict[str, list[int]]:
