@@ -13,6 +13,7 @@ from deployments.names import RETRIEVER_APP, ROLLOUTS_APP, embedder_app, llm_app
 from serve_app.contracts import DirectorySnapshot
 from serve_app.gateway import Gateway, Stages
 from serve_app.http_upstream import HttpUpstream
+from serve_app.inference import Inference
 from serve_app.rest.app import RestApp
 from serve_app.rest.http import answer_lifespan
 from serve_app.settings import read_settings
@@ -52,7 +53,7 @@ class Router:
         gateway.update(await directory.watch(*gateway.version))
         self._gateway = gateway
         self._follower = asyncio.create_task(follow(gateway, directory.watch))
-        self.asgi = RestApp(gateway, report=self._status)
+        self.asgi = RestApp(Inference(gateway), report=self._status)
         settle_garbage()
 
     async def check_health(self) -> None:

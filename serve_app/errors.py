@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -13,6 +14,7 @@ class ErrorKind(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
     TOO_LARGE = "too_large"
     RATE_LIMITED = "rate_limited"
@@ -88,6 +90,17 @@ class UnknownRoute(PlatformError):
 
     kind = ErrorKind.NOT_FOUND
     code = "unknown_url"
+
+
+class MethodNotAllowed(PlatformError):
+    """The path exists, but not for this method."""
+
+    kind = ErrorKind.METHOD_NOT_ALLOWED
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method} is not allowed for {path}; use {', '.join(allowed)}")
+        self.allowed = tuple(allowed)
 
 
 class BodyTooLarge(PlatformError):

@@ -56,6 +56,7 @@ class Reply:
     model: str
     variant: str
     pipeline_version: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()  # what the caller's limits still allow
 
 
 @dataclass(frozen=True, slots=True)

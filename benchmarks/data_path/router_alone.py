@@ -18,6 +18,7 @@ from deployments.router import settle_garbage
 from serve_app.contracts import DirectorySnapshot, ReplicaEntry, ReplicaState
 from serve_app.gateway import Gateway, Stages
 from serve_app.http_upstream import HttpUpstream
+from serve_app.inference import Inference
 from serve_app.rest.app import RestApp
 from serve_app.rollout.document import RoutedModel, RoutedVariant, RoutingDocument
 
@@ -40,7 +41,7 @@ def build(urls: list[str], model: str) -> RestApp:
     routing = RoutingDocument(models=(RoutedModel(name=model, variants=(variant,)),))
     replicas = tuple(ReplicaEntry(f"r{i}", model, "stable", url, ReplicaState.READY) for i, url in enumerate(urls))
     gateway.update(DirectorySnapshot("e", 1, replicas, routing.model_dump_json()))
-    return RestApp(gateway)
+    return RestApp(Inference(gateway))
 
 
 def addresses(engine: str, count: int) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 
-from serve_app.errors import ErrorKind, PlatformError
+from serve_app.errors import ErrorKind, MethodNotAllowed, PlatformError
 
 STATUS: dict[ErrorKind, int] = {
     ErrorKind.BAD_REQUEST: 400,
     ErrorKind.UNAUTHENTICATED: 401,
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.NOT_FOUND: 404,
+    ErrorKind.METHOD_NOT_ALLOWED: 405,
     ErrorKind.CONFLICT: 409,
     ErrorKind.TOO_LARGE: 413,
     ErrorKind.RATE_LIMITED: 429,
@@ -46,6 +47,8 @@ def error_headers(error: PlatformError) -> list[tuple[bytes, bytes]]:
     headers = [(b"content-type", b"application/json")]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
     if error.kind is ErrorKind.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

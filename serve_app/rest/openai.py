@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from serve_app.config import ApiKeyConfig
 from serve_app.contracts import EmbeddingFingerprint
 from serve_app.errors import BadRequest
-from serve_app.gateway import require_text
+from serve_app.inference import Embeddings
 from serve_app.view import RoutingView
 
 
@@ -40,20 +40,16 @@ def parse_embeddings(body: dict[str, Any]) -> EmbeddingsRequest:
         first = err.errors(include_url=False)[0]
         field = str(first["loc"][0]) if first["loc"] else None
         raise BadRequest(f"{field}: {first['msg']}", param=field) from err
-    if not request.texts:
-        raise BadRequest("input must be a non-empty string or a list of non-empty strings", param="input")
-    for text in request.texts:
-        require_text(text, "input")
     return request
 
 
-def embeddings_body(request: EmbeddingsRequest, vectors: Sequence[Sequence[float]], tokens: int) -> dict[str, Any]:
+def embeddings_body(request: EmbeddingsRequest, embeddings: Embeddings) -> dict[str, Any]:
     """Return OpenAI's embeddings object; base64 holds little-endian 32-bit floats."""
     data = [
         {"object": "embedding", "index": i, "embedding": _encode(vector, request.encoding_format)}
-        for i, vector in enumerate(vectors)
+        for i, vector in enumerate(embeddings.vectors)
     ]
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    usage = {"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens}
     return {"object": "list", "model": request.model, "data": data, "usage": usage}
 
 

@@ -21,7 +21,8 @@ from serve_app.errors import (
     UnknownModel,
     UnknownRoute,
 )
-from serve_app.rest.app import NOT_RELAYED, RELAYED_PATH, REQUEST_ID
+from serve_app.request_ids import REQUEST_ID
+from serve_app.rest.core import RELAYED_PATHS
 from serve_app.rest.errors import STATUS, error_body, error_headers
 from serve_app.rollout.table import BUCKETS, ranges
 from serve_app.settings import INTERNAL_TOKEN
@@ -204,11 +205,10 @@ def _request_id() -> list[str]:
 
 def _path_rules(edge: Edge) -> list[str]:
     unknown = UnknownRoute("unknown request URL")
-    relayed = f"{{ path -m reg {quoted(f'^{RELAYED_PATH.pattern}$')} }}"
+    relayed = f"{{ path {' '.join(RELAYED_PATHS)} }}"
     return [
         _give_away(edge, "!METH_POST", unknown),
         _give_away(edge, f"!{relayed}", unknown),
-        _give_away(edge, f"{{ path {' '.join(sorted(NOT_RELAYED))} }}", unknown),
     ]
 
 

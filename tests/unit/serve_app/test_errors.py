@@ -12,6 +12,7 @@ from serve_app.errors import (
     BodyTooLarge,
     EmbeddingMismatch,
     EmptyCollection,
+    MethodNotAllowed,
     MissingWeights,
     PlatformError,
     RateLimited,
@@ -21,6 +22,7 @@ from serve_app.errors import (
 OWN_ARGUMENTS: dict[type[PlatformError], tuple[Any, ...]] = {
     UnknownModel: ("chat",),
     BodyTooLarge: (1024,),
+    MethodNotAllowed: ("PUT", "/v1/models", ["GET"]),
     EmptyCollection: ("docs",),
     EmbeddingMismatch: ("docs", "org/a", "org/b"),
     UpstreamRejected: (503, b"{}"),

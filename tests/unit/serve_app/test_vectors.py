@@ -13,7 +13,9 @@ from serve_app import errors
 from serve_app.affinity import affinity_key
 from serve_app.config import ApiKeyConfig, AuthConfig
 from serve_app.errors import BadRequest, ErrorKind, PlatformError, Unauthenticated
-from serve_app.rest.app import check_choices, is_relayed, request_id_for
+from serve_app.inference import check_choices
+from serve_app.request_ids import request_id_for
+from serve_app.rest.core import is_relayed
 from serve_app.rest.errors import STATUS, error_body, error_headers
 from serve_app.rollout.document import RoutingDocument
 from serve_app.rollout.table import bucket_of, pick, ranges

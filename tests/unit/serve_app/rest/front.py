@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from serve_app.gateway import Gateway
+from serve_app.inference import Inference
 from serve_app.rest.app import RestApp
 from tests.unit.serve_app.fakes import (
     Answer,
@@ -32,7 +33,7 @@ def ready(*answers: Answer, retriever: FakeRetriever | None = None, **changes: A
 
 
 async def request(made: Gateway, method: str, path: str, **more: Any) -> httpx.Response:
-    transport = httpx.ASGITransport(RestApp(made, report=report))
+    transport = httpx.ASGITransport(RestApp(Inference(made), report=report))
     async with httpx.AsyncClient(transport=transport, base_url="http://manta") as client:
         return await client.request(method, path, **more)
 

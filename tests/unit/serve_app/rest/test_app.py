@@ -10,6 +10,7 @@ import pytest
 
 from serve_app.config import LimitsConfig
 from serve_app.errors import EmptyCollection
+from serve_app.inference import Inference
 from serve_app.rest.app import RestApp
 from tests.unit.serve_app.fakes import (
     BROKEN,
@@ -79,9 +80,6 @@ async def test_bad_requests_get_openais_error_object(body: bytes, answer: tuple[
     ("method", "path"),
     [
         ("GET", "/nope"),
-        ("GET", CHAT),
-        ("DELETE", "/v1/models"),
-        ("POST", "/admin/status"),
         ("POST", "/v1/"),
         ("POST", "/v1/x/"),
         ("POST", "/v1/%2e%2e/metrics"),
@@ -95,6 +93,16 @@ async def test_other_paths_are_unknown_and_reach_no_replica(method: str, path: s
     made = ready()
     assert error_of(await request(made, method, path, json=ASK if method == "POST" else None)) == (404, "unknown_url", None)
     assert upstream_of(made).asked == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", CHAT, "POST"), ("DELETE", "/v1/models", "GET"), ("POST", "/admin/status", "GET"), ("OPTIONS", CHAT, "POST")],
+)
+async def test_a_wrong_method_is_told_the_right_one(method: str, path: str, allowed: str) -> None:
+    response = await request(ready(), method, path)
+    assert error_of(response) == (405, "method_not_allowed", None)
+    assert response.headers["allow"] == allowed
 
 
 async def test_any_endpoint_of_the_engine_can_be_reached() -> None:
@@ -200,7 +208,7 @@ async def test_a_client_that_leaves_cancels_the_work(is_streaming: bool) -> None
     response = FakeResponse((b"data: 1\n\n", asyncio.Event()), content_type=SSE if is_streaming else "application/json")
     made = ready(response)
     client = Client(json.dumps(ASK).encode())
-    serving = asyncio.create_task(RestApp(made)(http_scope(), client.receive, client.send))
+    serving = asyncio.create_task(RestApp(Inference(made))(http_scope(), client.receive, client.send))
     await turns(20)
     assert (leases_of(made), serving.done()) == (1, False)
     client.leaves.set()
@@ -213,7 +221,7 @@ async def test_a_client_that_leaves_in_its_request_gets_nothing() -> None:
     client = Client(b"")
     client._body = None
     client.leaves.set()
-    await RestApp(ready())(http_scope(), client.receive, client.send)
+    await RestApp(Inference(ready()))(http_scope(), client.receive, client.send)
     assert client.got == []
 
 
@@ -227,7 +235,7 @@ async def test_an_answer_that_fails_after_its_start_is_logged(caplog: pytest.Log
         await client.send(message)
 
     with caplog.at_level(logging.ERROR, logger="ray.serve"):
-        await RestApp(made)(http_scope(), client.receive, send)
+        await RestApp(Inference(made))(http_scope(), client.receive, send)
     assert (client.got, leases_of(made)) == (["http.response.start", b"data: 1\n\n"], 0)
     assert "failed after its answer had begun" in caplog.text
 
@@ -241,7 +249,7 @@ async def test_lifespan_is_answered_and_websockets_are_not() -> None:
     async def send(message: Any) -> None:
         sent.append(message["type"])
 
-    app = RestApp(ready())
+    app = RestApp(Inference(ready()))
     await app({"type": "lifespan"}, receive, send)
     await app({"type": "websocket"}, receive, send)
     assert sent == ["lifespan.shutdown.complete"]

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from serve_app.config import AuthConfig
+from serve_app.inference import Inference
 from serve_app.rest.app import RestApp
 from tests.unit.serve_app.rest.front import ASK, CHAT, error_of, ready, request
 from tests.unit.serve_app.test_view import ANN, BOB
@@ -65,6 +66,6 @@ async def test_a_card_says_what_a_model_is() -> None:
 
 
 async def test_without_a_report_there_is_no_status() -> None:
-    transport = httpx.ASGITransport(RestApp(ready()))
+    transport = httpx.ASGITransport(RestApp(Inference(ready())))
     async with httpx.AsyncClient(transport=transport, base_url="http://manta") as client:
         assert (await client.get("/admin/status")).status_code == 404

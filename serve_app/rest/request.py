@@ -1,0 +1,56 @@
+"""Request: one HTTP request as the handlers of the REST front see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qs
+
+from serve_app.config import ApiKeyConfig
+from serve_app.rest.http import Receive, Scope, header, parse_object, read_body
+
+NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+
+
+class Request:
+    """What a client asks. ``caller`` is known before any handler but an open route's runs."""
+
+    def __init__(self, scope: Scope, receive: Receive, *, request_id: str) -> None:
+        self._scope = scope
+        self.receive = receive
+        self.request_id = request_id
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.params: Mapping[str, str] = NO_PARAMS  # the names in the route's template
+        self.caller: ApiKeyConfig
+
+    @property
+    def raw_query(self) -> str:
+        """The query string as it was sent."""
+        return str(self._scope["query_string"].decode("latin-1"))
+
+    @property
+    def target(self) -> str:
+        """Path and query string."""
+        return self.path + (f"?{query}" if (query := self.raw_query) else "")
+
+    def query(self) -> dict[str, str]:
+        """Return the query's parameters; of one that is repeated the last."""
+        return {name: values[-1] for name, values in parse_qs(self.raw_query).items()}
+
+    def header(self, name: str) -> str | None:
+        """Return a header's value; the name is in lower case."""
+        return header(self._scope, name.encode())
+
+    async def body(self, *, limit_bytes: int) -> bytes:
+        """Return the body. Raises BodyTooLarge; ClientGone when the client leaves meanwhile."""
+        return await read_body(self._scope, self.receive, limit_bytes=limit_bytes)
+
+    def parse(self, raw: bytes) -> dict[str, Any]:
+        """Return the JSON object in a body that was read. Raises BadRequest."""
+        return parse_object(raw)
+
+    async def json(self, *, limit_bytes: int) -> dict[str, Any]:
+        """Return the JSON object in the body. Raises BodyTooLarge, BadRequest."""
+        return self.parse(await self.body(limit_bytes=limit_bytes))
