@@ -9,9 +9,10 @@ from typing import Any
 
 from serve_app import rag
 from serve_app.config import ApiKeyConfig
-from serve_app.contracts import EmbeddingFingerprint
+from serve_app.contracts import EmbeddingFingerprint, Hit, SearchQuery
 from serve_app.errors import BadRequest
 from serve_app.gateway import Call, Gateway, Reply, require_text
+from serve_app.model_cards import embedder_card, model_cards
 from serve_app.view import RoutingView
 
 
@@ -72,6 +73,28 @@ class Inference:
             await self._check_dimensions(model, dimensions)
         vectors, tokens = await asyncio.gather(self.gateway.embed(model, texts), self.gateway.count_tokens(model, texts))
         return Embeddings(model, vectors, tokens)
+
+    async def search(self, caller: ApiKeyConfig, query: SearchQuery) -> list[Hit]:
+        """Return the best passages of a collection.
+
+        Raises:
+            BadRequest: an empty query.
+            UnknownModel, Forbidden: the caller cannot use the embedder or the collection.
+            EmptyCollection, EmbeddingMismatch, DeadlineExceeded: the collection cannot be searched.
+        """
+        self.view.authorize(caller, query.embedder)
+        require_text(query.text, "query")
+        return await self.gateway.stages.retriever.search(query)
+
+    def models(self, caller: ApiKeyConfig) -> list[dict[str, Any]]:
+        """Return a card for everything the caller may name as ``model``."""
+        return model_cards(self.view, caller)
+
+    async def model(self, caller: ApiKeyConfig, name: str) -> dict[str, Any]:
+        """Return one card, an embedder's with what its vectors are. Raises UnknownModel, Forbidden."""
+        self.view.authorize(caller, name)
+        card = next(card for card in self.models(caller) if card["id"] == name)
+        return embedder_card(card, await self.describe_embedder(name)) if name in self.view.embedders else card
 
     async def describe_embedder(self, name: str) -> EmbeddingFingerprint:
         """Return what an embedder's vectors are. Raises UnknownModel."""

@@ -10,7 +10,7 @@ from serve_app.gateway import Call
 from serve_app.inference import Inference, model_of
 from serve_app.rest.answer import Answer
 from serve_app.rest.http import while_connected
-from serve_app.rest.openai import embedder_card, embeddings_body, model_cards, parse_embeddings
+from serve_app.rest.openai import embeddings_body, parse_embeddings
 from serve_app.rest.request import Request
 from serve_app.rest.routing import Route
 
@@ -69,15 +69,10 @@ class CoreRoutes:
         await answer.json({"status": "ready"})
 
     async def _models(self, request: Request, answer: Answer) -> None:
-        await answer.json({"object": "list", "data": model_cards(self._inference.view, request.caller)})
+        await answer.json({"object": "list", "data": self._inference.models(request.caller)})
 
     async def _model(self, request: Request, answer: Answer) -> None:
-        view, name = self._inference.view, request.params["model"]
-        view.authorize(request.caller, name)
-        card = next(c for c in model_cards(view, request.caller) if c["id"] == name)
-        if name in view.embedders:
-            card = embedder_card(card, await self._inference.describe_embedder(name))
-        await answer.json(card)
+        await answer.json(await self._inference.model(request.caller, request.params["model"]))
 
     async def _status(self, request: Request, answer: Answer) -> None:
         self._inference.view.authorize_admin(request.caller)
