@@ -10,7 +10,7 @@
 #define TOKEN_TEXT " tok0000"
 
 struct answer {
-    bool is_chat, is_stream, has_usage, is_framed;  // framed: in HTTP chunks (HTTP/1.0 has none)
+    bool is_chat, is_stream, has_usage, counts_usage, is_framed;  // counts: usage in every event; framed: in HTTP chunks (HTTP/1.0 has none)
     long tokens, sent, prompt_tokens;
     char id[48];
     long created;
@@ -57,21 +57,37 @@ static inline void build_token_event(struct answer *a, const char *model) {
     a->digits_at = (size_t)(text - a->event.data) + sizeof TOKEN_TEXT - TOKEN_DIGITS;
 }
 
-static inline void add_token_event(struct answer *a, struct buffer *out) {
+static inline void print_usage(struct buffer *out, const struct answer *a, long tokens) {
+    buffer_print(out, "\"usage\":{\"prompt_tokens\":%ld,\"total_tokens\":%ld,\"completion_tokens\":%ld}", a->prompt_tokens,
+                 a->prompt_tokens + tokens, tokens);
+}
+
+// With continuous_usage_stats every event says how many tokens there are so far.
+static inline void add_counted_event(struct answer *a, struct buffer *out, const char *model) {
+    static struct buffer rest;
+    rest.len = 0;
+    buffer_print(&rest,
+                 a->is_chat ? "\"choices\":[{\"index\":0,\"delta\":{\"content\":\" tok%0*ld\"},\"logprobs\":null,\"finish_reason\":null}],"
+                            : "\"choices\":[{\"index\":0,\"text\":\" tok%0*ld\",\"logprobs\":null,\"finish_reason\":null,\"stop_reason\":null}],",
+                 TOKEN_DIGITS, a->sent % 10000);
+    print_usage(&rest, a, ++a->sent);
+    add_event(a, out, model, rest.data);
+}
+
+static inline void add_token_event(struct answer *a, struct buffer *out, const char *model) {
+    if (a->counts_usage) {
+        add_counted_event(a, out, model);
+        return;
+    }
     long number = a->sent++;
     for (size_t i = TOKEN_DIGITS; i-- > 0; number /= 10) a->event.data[a->digits_at + i] = (char)('0' + number % 10);
     buffer_add(out, a->event.data, a->event.len);
 }
 
-static inline void print_usage(struct buffer *out, const struct answer *a) {
-    buffer_print(out, "\"usage\":{\"prompt_tokens\":%ld,\"total_tokens\":%ld,\"completion_tokens\":%ld}", a->prompt_tokens,
-                 a->prompt_tokens + a->tokens, a->tokens);
-}
-
 static inline void add_usage_event(const struct answer *a, struct buffer *out, const char *model) {
     struct buffer rest = {0};
     buffer_print(&rest, "\"choices\":[],");
-    print_usage(&rest, a);
+    print_usage(&rest, a, a->tokens);
     add_event(a, out, model, rest.data);
     buffer_free(&rest);
 }
@@ -100,6 +116,6 @@ static inline void add_whole(const struct answer *a, struct buffer *out, const c
     add_whole_text(out, a->tokens);
     buffer_print(out, a->is_chat ? "\"}" : "\"");
     buffer_print(out, ",\"logprobs\":null,\"finish_reason\":\"length\",\"stop_reason\":null}],");
-    print_usage(out, a);
+    print_usage(out, a, a->tokens);
     buffer_print(out, "}");
 }

@@ -56,6 +56,7 @@ static void read_options(struct conn *c, const char *at, const char *end) {
     if (a->tokens > TOKENS_MAX) a->tokens = TOKENS_MAX;
     a->is_stream = json_is(json_value(at, end, "\"stream\""), end, "true");
     a->has_usage = json_is(json_value(at, end, "\"include_usage\""), end, "true");
+    a->counts_usage = json_is(json_value(at, end, "\"continuous_usage_stats\""), end, "true");
     a->is_framed = a->is_stream && !c->head.http10;
 }
 
@@ -233,7 +234,7 @@ static void send_due(struct conn *c, int64_t now) {
     bytes.len = 0;
     if (a->sent == 0) add_stream_head(c, &bytes);
     long before = a->sent;
-    while (a->sent < a->tokens && token_due_ns(c, a->sent) <= now) add_token_event(a, &bytes);
+    while (a->sent < a->tokens && token_due_ns(c, a->sent) <= now) add_token_event(a, &bytes, engine.model);
     engine.tokens += (uint64_t)(a->sent - before);
     if (a->sent == a->tokens) add_last_events(a, &bytes, engine.model);
     else timer_set(&engine.due, &c->timer, token_due_ns(c, a->sent));

@@ -283,6 +283,20 @@ def test_openai_sdk_streams_from_the_engine() -> None:
     assert chunks[-1].usage.completion_tokens == 3
 
 
+def test_a_stream_counts_its_tokens_when_it_is_asked_to() -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    with (
+        fake_engine(FAST) as endpoint,
+        openai.OpenAI(base_url=f"http://127.0.0.1:{endpoint.port}/v1", api_key="none") as client,
+    ):
+        stream = client.completions.create(
+            model="fake", prompt="hi", max_tokens=3, stream=True, extra_body={"stream_options": options}
+        )
+        chunks = list(stream)
+    told = [(chunk.choices[0].text, chunk.usage.completion_tokens) for chunk in chunks if chunk.choices and chunk.usage]
+    assert told == [(" tok0000", 1), (" tok0001", 2), (" tok0002", 3)]
+
+
 def test_openai_sdk_reads_a_whole_answer() -> None:
     with (
         fake_engine(FAST) as endpoint,
