@@ -12,11 +12,11 @@ TESTS      := $(BIN)/python -B scripts/run_tests.py
 SOURCES    := scripts tests $(wildcard serve_app deployments autoscaling loadtests models benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install fmt lint type test test-ray test-e2e cov check golden lock clean python
+.PHONY: help run install fmt lint type test test-ray test-e2e test-clients clients cov check proto golden lock clean python
 
 help: ## Show this table
 	@printf 'Manta: multi-model LLM and RAG serving on Ray Serve and vLLM\n\n'
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@printf '\nVariables: DEVICE=%s  PORT=%s  CONFIG=%s  PYTHON=%s\n' '$(or $(DEVICE),cpu|gpu)' '$(PORT)' '$(CONFIG)' '$(PYTHON)'
 
 run: python ## Set up, start the platform, ingest, ask three questions, serve until Ctrl-C
@@ -51,7 +51,17 @@ test-ray: python ## Only the tests on real Ray
 
 test-e2e: python ## Every end-to-end test on real vLLM
 	@$(SETUP_TEST)
-	@$(TESTS) e2e
+	@$(BIN)/python -B -m scripts.client_env
+	@$(TESTS) e2e matrix
+
+test-clients: python ## Other people's clients, unmodified, and REST against gRPC, on real vLLM
+	@$(SETUP_TEST)
+	@$(BIN)/python -B -m scripts.client_env
+	@$(TESTS) matrix
+
+clients: python ## Make .clients, with the clients that cannot live in .venv
+	@$(SETUP_TEST)
+	@$(BIN)/python -B -m scripts.client_env
 
 cov: python ## Unit and Ray tests with branch coverage
 	@$(SETUP_TEST)
@@ -60,6 +70,10 @@ cov: python ## Unit and Ray tests with branch coverage
 	@$(BIN)/coverage report
 
 check: lint type test ## What CI runs: lint, type and test
+
+proto: python ## Generate the gRPC modules from the .proto files
+	@$(SETUP_DEV)
+	$(BIN)/python -B -m scripts.protos
 
 golden: python ## Rewrite the golden files of the tests (review the diff)
 	@$(SETUP_TEST)
@@ -71,7 +85,7 @@ lock: python ## Write constraints/cpu.txt anew from a fresh .venv with the newes
 	@$(BIN)/python -B scripts/lock.py constraints/cpu.txt
 
 clean: ## Remove .venv, caches and builds; ingested data and models stay
-	rm -rf .venv .venv.lock build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
+	rm -rf .venv .venv.lock .clients build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
 
 python:
 	@command -v $(PYTHON) >/dev/null || { echo "set-up: no $(PYTHON) on this machine: install Python 3.11 or 3.12 (Debian, Ubuntu: sudo apt-get install python3.12-venv) or name one: make $(or $(firstword $(MAKECMDGOALS)),run) PYTHON=/path/to/python3.12" >&2; exit 1; }

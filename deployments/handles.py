@@ -9,6 +9,7 @@ from typing import Any
 
 from serve_app.contracts import DirectorySnapshot, EmbeddingFingerprint, Hit, ReplicaEntry, SearchQuery
 from serve_app.errors import PlatformError, RateLimited, Unavailable
+from serve_app.limits.messages import Message, Reply
 
 RETRY_S = 0.5
 
@@ -22,7 +23,7 @@ class LazyHandle:
         self._wait_s = wait_s
         self._handle: Any = None
 
-    async def call(self, method: str, *args: Any) -> Any:
+    async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the deployment and return its result.
 
         Raises:
@@ -33,7 +34,7 @@ class LazyHandle:
         if self._handle is None:
             self._handle = await self._find()
         try:
-            return await getattr(self._handle, method).remote(*args)
+            return await getattr(self._handle, method).remote(*args, **kwargs)
         except PlatformError:
             raise
         except Exception as err:
@@ -89,6 +90,18 @@ class HandleDirectory:
         """Return the first snapshot that differs from the caller's."""
         snapshot: DirectorySnapshot = await self._handle.call("watch", epoch, version)
         return snapshot
+
+
+class HandleLedger:
+    """The ledger of limits over a handle."""
+
+    def __init__(self, app: str) -> None:
+        self._handle = LazyHandle("Limits", app)
+
+    async def exchange(self, message: Message) -> Reply:
+        """Report and be granted."""
+        reply: Reply = await self._handle.call("exchange", message)
+        return reply
 
 
 class HandleEmbedder:

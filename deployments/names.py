@@ -5,6 +5,8 @@ from __future__ import annotations
 ROLLOUTS_APP = "rollouts"
 RETRIEVER_APP = "retriever"
 ROUTER_APP = "router"
+DOCUMENTS_APP = "documents"
+LIMITS_APP = "limits"
 
 
 def llm_app(model: str, variant: str) -> str:

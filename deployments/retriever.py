@@ -68,7 +68,7 @@ class Retriever:
     async def _search(self, query: SearchQuery) -> list[Hit]:
         await self._check(query.embedder, query.collection)
         [vector] = await self._embedder(query.embedder).embed([query.text])
-        return await self._store.search(query.collection, vector, text=query.text, top_k=query.top_k)
+        return await self._store.search(query.collection, vector, text=query.text, top_k=query.top_k, filters=query.filters)
 
     async def _check(self, embedder: str, collection: str) -> None:
         """Check the pair, at most every ``CHECK_EVERY_S``; a refusal is never remembered, so a fix works at once."""

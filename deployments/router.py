@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import time
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from deployments.handles import HandleDirectory, HandleEmbedders, HandleRetriever, wake
-from deployments.names import RETRIEVER_APP, ROLLOUTS_APP, embedder_app, llm_app
+from deployments.document_handle import HandleDocuments
+from deployments.handles import HandleDirectory, HandleEmbedders, HandleLedger, HandleRetriever, wake
+from deployments.keys import KeyFollower, follow_keys
+from deployments.names import LIMITS_APP, RETRIEVER_APP, ROLLOUTS_APP, embedder_app, llm_app
 from serve_app.contracts import DirectorySnapshot
 from serve_app.gateway import Gateway, Stages
 from serve_app.http_upstream import HttpUpstream
 from serve_app.inference import Inference
+from serve_app.limits.admission import EscrowAdmission
+from serve_app.rest import files, vector_stores
 from serve_app.rest.app import RestApp
 from serve_app.rest.http import answer_lifespan
+from serve_app.rpc.servicer import InferenceRpc
 from serve_app.settings import read_settings
 from serve_app.status import status_report
 
@@ -27,12 +34,16 @@ RETRY_S = 1.0
 Watch = Callable[[str, int], Awaitable[DirectorySnapshot]]
 
 
-async def follow(gateway: Gateway, watch: Watch) -> None:
-    """Keep the gateway on the newest snapshot, for ever; what was seen last stays in force while Rollouts is away."""
+async def follow(gateway: Gateway, watch: Watch, *, on_news: Callable[[], None] = lambda: None) -> None:
+    """Keep the gateway on the newest snapshot, for ever; what was seen last stays in force while Rollouts is away.
+
+    ``on_news`` is called after each snapshot, before any request sees it.
+    """
     is_away = False
     while True:
         try:
             gateway.update(await asyncio.wait_for(watch(*gateway.version), WATCH_TIMEOUT_S))
+            on_news()
             is_away = False
         except Exception:
             if not is_away:
@@ -41,31 +52,44 @@ async def follow(gateway: Gateway, watch: Watch) -> None:
             await asyncio.sleep(RETRY_S)
 
 
-class Router:
-    """The Serve deployment; ``apps.py`` wraps it in Serve's ASGI ingress."""
+class Router(InferenceRpc):
+    """The Serve deployment; ``apps.py`` wraps it in Serve's ASGI ingress, and Serve's gRPC server calls its methods."""
 
     async def __init__(self) -> None:  # type: ignore[misc]
         """Connect to the other deployments and wait for the first snapshot."""
         directory = HandleDirectory(ROLLOUTS_APP)
-        self._upstream = HttpUpstream(token=read_settings().internal_token)
-        stages = Stages(retriever=HandleRetriever(RETRIEVER_APP), embedders=HandleEmbedders(embedder_app))
+        settings = read_settings()
+        self._upstream = HttpUpstream(token=settings.internal_token)
+        documents = HandleDocuments()
+        stages = Stages(retriever=HandleRetriever(RETRIEVER_APP), embedders=HandleEmbedders(embedder_app), documents=documents)
         gateway = Gateway(upstream=self._upstream, wake=_wake, stages=stages)
         gateway.update(await directory.watch(*gateway.version))
         self._gateway = gateway
-        self._follower = asyncio.create_task(follow(gateway, directory.watch))
-        self.asgi = RestApp(Inference(gateway), report=self._status)
+        keys = KeyFollower(gateway)
+        ledger = HandleLedger(LIMITS_APP)
+        admission = EscrowAdmission(ledger.exchange, router=uuid.uuid4().hex, clock=time.monotonic)
+        self._tasks = [
+            asyncio.create_task(follow(gateway, directory.watch, on_news=keys.apply)),
+            asyncio.create_task(follow_keys(keys)),
+            asyncio.create_task(admission.keep(lambda: gateway.view.document.auth.is_on)),
+        ]
+        inference = Inference(gateway, admission=admission)
+        super().__init__(inference, is_local_only=settings.is_local_only)
+        more = [*files.routes(inference, documents), *vector_stores.routes(inference, documents)]
+        self.asgi = RestApp(inference, names_requests=False, report=self._status, more=more)
         settle_garbage()
 
     async def check_health(self) -> None:
-        """Raise when the Router has stopped following the directory."""
-        if self._follower.done():
-            raise RuntimeError("the Router no longer follows the directory")
+        """Raise when the Router has stopped following the directory, the keys or the limits."""
+        if any(task.done() for task in self._tasks):
+            raise RuntimeError("the Router no longer follows the directory, the keys or the limits")
 
     async def __del__(self) -> None:
         """Close connections; Serve has waited for open requests before it calls this."""
-        if (follower := getattr(self, "_follower", None)) is not None:
-            follower.cancel()
-            await self._upstream.close()
+        for task in getattr(self, "_tasks", ()):
+            task.cancel()
+        if (upstream := getattr(self, "_upstream", None)) is not None:
+            await upstream.close()
 
     async def _status(self) -> dict[str, Any]:
         from ray import serve

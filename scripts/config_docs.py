@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -167,7 +167,7 @@ def _type(annotation: Any) -> str:
         return "fields"
     if args and all(isinstance(arg, str) for arg in args):
         return " or ".join(f"`{arg}`" for arg in args)
-    words = {str: "text", int: "integer", float: "number", bool: "`true` or `false`"}
+    words = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", AwareDatetime: "time with its zone"}
     return words.get(annotation) or _type(args[0])
 
 

@@ -6,12 +6,23 @@ options or user_config. Only what a replica is made of goes into ``args``, becau
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from deployments.llm.placement import actor_options
-from deployments.names import RETRIEVER_APP, ROLLOUTS_APP, ROUTER_APP, embedder_app, llm_app
-from serve_app.config import AutoscalingConfig, EmbedderConfig, ModelConfig, PlatformConfig, VariantConfig
+from deployments.names import DOCUMENTS_APP, LIMITS_APP, RETRIEVER_APP, ROLLOUTS_APP, ROUTER_APP, embedder_app, llm_app
+from serve_app.config import (
+    AutoscalingConfig,
+    EmbedderConfig,
+    ModelConfig,
+    PlatformConfig,
+    VariantConfig,
+    VectorStoresConfig,
+)
+from serve_app.config_vector_stores import documents_uri
+from serve_app.errors import OpenToEverybody
 from serve_app.rollout.document import routing_document
+from serve_app.settings import LOCAL_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,21 +38,49 @@ _HEALTH: Json = {"health_check_period_s": 10.0, "health_check_timeout_s": 120.0}
 # Router does there is short. Read when the replica's process starts.
 _ROUTER_ENV = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
 _MANY = 100_000  # requests that Serve may send at once: our own limits are the ones that count
+_GRPC_SERVICES = ["serve_app.rpc.services:add_inference", "serve_app.rpc.services:add_health"]
+_GRPC_MESSAGE_BYTES = 64 * 2**20  # both ways: vectors are larger than their texts
 
 
-def build_schema(config: PlatformConfig, *, http_port: int = 8000, http_host: str = "0.0.0.0") -> Json:  # noqa: S104
-    """Return the platform as Ray's ServeDeploySchema, ready for PUT /api/serve/applications/."""
+def build_schema(
+    config: PlatformConfig,
+    *,
+    http_port: int = 8000,
+    http_host: str = "0.0.0.0",  # noqa: S104
+    grpc_port: int | None = 9000,
+) -> Json:
+    """Return the platform as Ray's ServeDeploySchema, ready for PUT /api/serve/applications/; no ``grpc_port``, no gRPC.
+
+    Raises:
+        OpenToEverybody: others than this machine would reach it without any key, and `auth.allow_anonymous` is not set.
+    """
+    if not (is_loopback(http_host) or config.auth.is_on or config.auth.allow_anonymous):
+        raise OpenToEverybody(http_host)
     apps = [_rollouts_app(config), *map(_embedder_app, config.embedders)]
     apps += [_llm_app(model, variant) for model in config.models for variant in model.variants]
-    if config.pipelines:
+    if config.pipelines or config.vector_stores:
         apps.append(_retriever_app(config))
-    apps.append(_router_app(config))
+    if config.vector_stores:
+        apps.append(_documents_app(config, config.vector_stores))
+    if config.auth.is_on:  # some key may have limits, now or in a file of keys to come
+        apps.append(_limits_app())
+    apps.append(_router_app(config, is_local_only=is_loopback(http_host)))
+    has_grpc = config.router.grpc and grpc_port is not None
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": http_host, "port": http_port, "keep_alive_timeout_s": 75},
+        **({"grpc_options": {"port": grpc_port, "grpc_servicer_functions": list(_GRPC_SERVICES)}} if has_grpc else {}),
         "logging_config": {"encoding": "TEXT", "enable_access_log": False},
         "applications": apps,
     }
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def cpus_needed(schema: Json) -> float:
@@ -77,6 +116,16 @@ def _rollouts_app(config: PlatformConfig) -> Json:
     return _app(ROLLOUTS_APP, "build_rollouts", args={}, deployment=deployment)
 
 
+def _limits_app() -> Json:
+    deployment = {
+        "name": "Limits",
+        "num_replicas": 1,  # one ledger, so that limits hold across Routers
+        "max_ongoing_requests": _MANY,
+        "ray_actor_options": {"num_cpus": 0.1},
+    }
+    return _app(LIMITS_APP, "build_limits", args={}, deployment=deployment)
+
+
 def _embedder_app(embedder: EmbedderConfig) -> Json:
     deployment = {
         "name": "Embedder",
@@ -98,6 +147,23 @@ def _retriever_app(config: PlatformConfig) -> Json:
     }
     args = {"bindings": [list(pair) for pair in bindings], "store": config.vector_store.model_dump(mode="json")}
     return _app(RETRIEVER_APP, "build_retriever", args=args, deployment=deployment)
+
+
+def _documents_app(config: PlatformConfig, stores: VectorStoresConfig) -> Json:
+    deployment = {
+        "name": "Documents",
+        # One: it alone writes the records, and holds them in memory.
+        "num_replicas": 1,
+        "max_ongoing_requests": 256,
+        "ray_actor_options": {"num_cpus": stores.cpus},
+    }
+    args = {
+        "config": stores.model_dump(mode="json", exclude={"cpus", "uri"}),
+        "store": config.vector_store.model_dump(mode="json"),
+        "uri": documents_uri(stores.uri, config.vector_store.uri),
+        "embedder_source": next(e.source for e in config.embedders if e.name == stores.embedder),
+    }
+    return _app(DOCUMENTS_APP, "build_documents", args=args, deployment=deployment)
 
 
 def _llm_app(model: ModelConfig, variant: VariantConfig) -> Json:
@@ -135,15 +201,22 @@ def _autoscaling(scaling: AutoscalingConfig) -> Json:
     }
 
 
-def _router_app(config: PlatformConfig) -> Json:
+def _router_app(config: PlatformConfig, *, is_local_only: bool) -> Json:
     deployment = {
         "name": "Router",
         "num_replicas": config.router.replicas,
         "max_ongoing_requests": config.router.max_open_requests,
         "graceful_shutdown_timeout_s": config.router.drain_timeout_s,
-        "ray_actor_options": {"num_cpus": config.router.cpus, "runtime_env": {"env_vars": dict(_ROUTER_ENV)}},
+        "ray_actor_options": {"num_cpus": config.router.cpus, "runtime_env": {"env_vars": _router_env(config, is_local_only)}},
     }
     return _app(ROUTER_APP, "build_router", args={}, deployment=deployment, route_prefix="/")
+
+
+def _router_env(config: PlatformConfig, is_local_only: bool) -> dict[str, str]:
+    # Serve's gRPC servers take 2 GiB. The Router refuses what is over `limits.max_body_bytes`, but only once it has it.
+    most_bytes = max(_GRPC_MESSAGE_BYTES, config.limits.max_body_bytes + 2**20)
+    env = {**_ROUTER_ENV, "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(most_bytes)}
+    return {**env, LOCAL_ONLY: "1"} if is_local_only else env
 
 
 def build_rollouts(args: Json) -> Application:
@@ -151,6 +224,13 @@ def build_rollouts(args: Json) -> Application:
     from deployments.rollouts import Rollouts
 
     return _bind(Rollouts, "Rollouts", args)
+
+
+def build_limits(args: Json) -> Application:
+    """Build the app of the ledger of limits."""
+    from deployments.limits import Limits
+
+    return _bind(Limits, "Limits", args)
 
 
 def build_embedder(args: Json) -> Application:
@@ -165,6 +245,13 @@ def build_retriever(args: Json) -> Application:
     from deployments.serving import ServedRetriever
 
     return _bind(ServedRetriever, "Retriever", args)
+
+
+def build_documents(args: Json) -> Application:
+    """Build the app of uploads and vector stores."""
+    from deployments.documents import ServedDocuments
+
+    return _bind(ServedDocuments, "Documents", args)
 
 
 def build_llm(args: Json) -> Application:

@@ -26,6 +26,10 @@ RunFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The platform's 
 Url = Annotated[str, typer.Option(help="Where the platform listens.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 HttpPort = Annotated[int, typer.Option(help="Port of the REST API.", min=1, max=65535)]
+GrpcPort = Annotated[int, typer.Option(help="Port of the gRPC API.", min=1, max=65535)]
+OwnGrpcPort = Annotated[
+    int | None, typer.Option(help="Port of the gRPC API; by default 9000, or a free one.", min=1, max=65535, show_default=False)
+]
 
 
 @app.command()
@@ -37,11 +41,11 @@ def validate(file: ConfigFile, no_files: NoFiles = False) -> None:
 
 
 @app.command()
-def render(file: ConfigFile, no_files: NoFiles = False, http_port: HttpPort = 8000) -> None:
+def render(file: ConfigFile, no_files: NoFiles = False, http_port: HttpPort = 8000, grpc_port: GrpcPort = 9000) -> None:
     """Print the Ray Serve configuration (ServeDeploySchema, YAML) that a configuration stands for."""
     from serve_app.commands import render as command
 
-    command.run(file, check_files=not no_files, http_port=http_port)
+    command.run(file, check_files=not no_files, http_port=http_port, grpc_port=grpc_port)
 
 
 @app.command()
@@ -65,6 +69,7 @@ def run(
     file: RunFile = Path("platform.yaml"),
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: HttpPort = 8000,
+    grpc_port: OwnGrpcPort = None,
     demo: Annotated[bool, typer.Option(help="Ingest Python's documentation and ask three questions.")] = False,
     demo_folder: Annotated[Path, typer.Option(help="Where the demo's documents are written.")] = Path("data/python-docs"),
 ) -> None:
@@ -80,7 +85,7 @@ def run(
         def on_up(running: command.Running) -> None:
             demo_command.run(running, folder=demo_folder)
 
-    command.run(config, host=host, port=port, on_up=on_up)
+    command.run(config, host=host, port=port, grpc_port=grpc_port, on_up=on_up)
 
 
 @app.command()
@@ -130,6 +135,60 @@ def status(url: Url = DEFAULT_URL) -> None:
     from serve_app.commands import status as command
 
     command.run(url=url)
+
+
+keys = typer.Typer(help="Make, list and revoke API keys in a file of keys.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key: lower-case letters, digits and inner `-`.")]
+KeyFileOption = Annotated[Path, typer.Option("--file", help="The file of keys that `auth.keys_file` names.")]
+Listed = Annotated[str | None, typer.Option(metavar="A,B", help="Only these, separated by commas; by default all.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="By default without limit.", min=1)]
+
+
+@keys.command("create")
+def create_key(
+    name: KeyName,
+    tenant: Annotated[str | None, typer.Option(help="Tenant that owns what the key makes; by default the name.")] = None,
+    models: Listed = None,
+    collections: Listed = None,
+    requests_per_minute: Limit = None,
+    tokens_per_minute: Limit = None,
+    concurrent_requests: Limit = None,
+    priority: Annotated[int | None, typer.Option(help="Who goes first when requests wait; higher first.", min=0, max=9)] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="May read the platform's status.")] = False,
+    expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h, or a time with its zone.")] = None,
+    file: Annotated[Path | None, typer.Option(help="File of keys to add it to; by default the record is printed.")] = None,
+) -> None:
+    """Make a key and print it, this once; only a salted hash of it is kept."""
+    from serve_app.commands import keys as command
+
+    options = {
+        "tenant": tenant,
+        "models": models and tuple(models.split(",")),
+        "collections": collections and tuple(collections.split(",")),
+        "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
+        "concurrent_requests": concurrent_requests,
+        "priority": priority,
+        "admin": admin,
+    }
+    command.create(name, options, file=file, expires=expires)
+
+
+@keys.command("list")
+def list_keys(file: KeyFileOption) -> None:
+    """Show the keys of a file and what they may do."""
+    from serve_app.commands import keys as command
+
+    command.show(file)
+
+
+@keys.command("revoke")
+def revoke_key(name: KeyName, file: KeyFileOption) -> None:
+    """Remove a key from a file; running platforms refuse it within seconds."""
+    from serve_app.commands import keys as command
+
+    command.revoke(name, file)
 
 
 def main() -> None:

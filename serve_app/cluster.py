@@ -53,7 +53,7 @@ def short_folder(wanted: str) -> str:
     return wanted if len(wanted) <= MAX_FOLDER_CHARS else "/tmp"  # noqa: S108  (mkdtemp makes a private folder in it)
 
 
-def require_free(port: int, host: str) -> None:
+def require_free(port: int, host: str, *, option: str = "--port") -> None:
     """Raise ClusterError when something listens on the port already."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,7 +61,7 @@ def require_free(port: int, host: str) -> None:
             probe.bind((host, port))
         except OSError as err:
             raise ClusterError(
-                f"port {port} is in use ({err.strerror}); stop what listens there or choose another with --port"
+                f"port {port} is in use ({err.strerror}); stop what listens there or choose another with {option}"
             ) from err
 
 
@@ -77,6 +77,10 @@ SERVE_SETTINGS = {
     # A policy is only as quick as its news; the default is 10 s.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    # Ray lets clients set time limits, keep work running that they have left, and choose replicas, all by headers.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.rest.edge.middlewares",
+    # Every deployment that is an app's first one gets a gRPC server; the default takes messages of 2 GiB.
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(64 * 2**20),
 }
 
 
@@ -94,6 +98,7 @@ def serve_environment(folder: Path) -> dict[str, str]:
     """Return the Serve settings of a local node: HAProxy in front of the Routers, on ports of its own."""
     stats, metrics, fallback_http, fallback_grpc = free_ports(4)
     low = random.SystemRandom().randrange(30_000, 32_000)
+    low_grpc = low - 20_600  # below the ports that `free_ports` chooses from
     return {
         **SERVE_SETTINGS,
         # Serve's defaults are 4 threads, whatever the machine has, and 4,096 clients. One thread feeds several Routers; more
@@ -106,6 +111,8 @@ def serve_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(low),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(low + 600),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(low_grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(low_grpc + 600),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "h" / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "h"),

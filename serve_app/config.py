@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
+# Sections that live next door are named here too: this module is where the configuration is imported from.
+from serve_app.config_auth import ApiKeyConfig as ApiKeyConfig
+from serve_app.config_auth import AuthConfig as AuthConfig
+from serve_app.config_fields import DNS_LABEL as DNS_LABEL
+from serve_app.config_fields import Config as Config
+from serve_app.config_fields import Name as Name
+from serve_app.config_fields import Text as Text
+from serve_app.config_pipelines import PipelineConfig as PipelineConfig
+from serve_app.config_pipelines import PipelineVersionConfig as PipelineVersionConfig
 from serve_app.config_rules import (
     PlacedError,
     accelerator_problems,
@@ -27,17 +25,15 @@ from serve_app.config_rules import (
     refuse,
     share_problems,
 )
+from serve_app.config_vector_stores import VectorStoresConfig as VectorStoresConfig
 
-DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-# "llm.<model>.<variant>" and Kubernetes labels are made from names, so names are DNS labels.
-Name = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=40)]
 ANY_ACCELERATOR = "any"  # whatever GPU a node has
 # Ray turns it into the resource "accelerator_type:<type>", so it is one word.
 AcceleratorType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-\w.]*$", max_length=60)]
-Text = Annotated[str, StringConstraints(min_length=1)]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/\S*)?")
 SourceKind = Literal["folder", "s3", "hub"]
+Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[^/?#\s@]+)$", max_length=200)]
 ReplicaChoice = Literal["prefix", "least_loaded", "random"]
 
 
@@ -56,21 +52,6 @@ def source_kind(source: str) -> SourceKind:
     raise ValueError(
         f"{source!r} is no model source; write a Hugging Face id (org/name), a folder (./models/x) or s3://bucket/prefix"
     )
-
-
-class Config(BaseModel):
-    """Base of every section: frozen, and a typo is an error, not a default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
-        # Pydantic reads True as 1, and YAML reads a bare `yes` as True: `replicas: yes` would mean one replica.
-        wants = cls.model_fields[info.field_name].annotation if info.field_name else None
-        if isinstance(value, bool) and wants in (int, float, int | None, float | None):
-            raise PydanticCustomError("number_type", "expected a number, got true or false")
-        return value
 
 
 SET_BY_MANTA = {
@@ -188,50 +169,11 @@ class EmbedderConfig(Config):
     accelerator: AcceleratorType | None = Field(None, description="Accelerator type or `any`; omit for CPU.")
 
 
-class PipelineVersionConfig(Config):
-    """One version of a RAG chain; its parts move together."""
-
-    name: Name = Field(description="Name of the version, such as v1.")
-    weight: int = Field(100, ge=0, le=100, description="Share of conversations in percent.")
-    embedder: Name = Field(description="Embedder of the query; must be the one that filled the collection.")
-    collection: Name = Field(description="Collection searched for passages.")
-    top_k: int = Field(5, ge=1, le=100, description="Passages put into the prompt.")
-    prompt: Text = Field(description="Jinja2 template: a file ending in .j2, or the template text itself.")
-    model: Name = Field(description="Model that writes the answer.")
-
-
-class PipelineConfig(Config):
-    """A RAG chain that clients call as if it were a model."""
-
-    name: Name = Field(description="What clients send as `model`.")
-    versions: tuple[PipelineVersionConfig, ...] = Field(min_length=1, description="Versions that share the traffic.")
-
-    @model_validator(mode="after")
-    def _versions_share_all_traffic(self) -> Self:
-        refuse(share_problems("versions", self.versions))
-        return self
-
-
 class VectorStoreConfig(Config):
     """Where collections live."""
 
     kind: Literal["lancedb"] = Field("lancedb", description="LanceDB: embedded, in a folder or an object store.")
     uri: Text = Field("./data/lance", description="Folder or s3:// URI.")
-
-
-class ApiKeyConfig(Config):
-    """One caller. Only the digest is configured; the key itself is never stored."""
-
-    name: Name = Field(description="Tenant, as it appears in logs.")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the key, in hex.")
-    models: tuple[Name, ...] | None = Field(None, description="Models and pipelines it may use; absent means all.")
-    admin: bool = Field(False, description="May read /admin/status.")
-
-
-class AuthConfig(Config):
-    """Who may call."""
-
-    keys: tuple[ApiKeyConfig, ...] = Field((), description="Accepted keys; none means that no key is asked for.")
 
 
 class LimitsConfig(Config):
@@ -260,6 +202,16 @@ class RouterConfig(Config):
         description="Times the mean load (requests per replica) up to which a replica takes a prefix's requests; then the "
         "next one does (bounded loads, arXiv:1608.01350). Less evens out load, more reuses KV cache.",
     )
+    keep_alive_s: float = Field(
+        10.0,
+        ge=0,
+        description="Seconds without an answer after which a streaming client gets its headers and a comment, and another "
+        "comment each time they pass again, as while a replica wakes from zero. 0: never.",
+    )
+    grpc: bool = Field(True, description="Serve gRPC beside REST.")
+    cors_origins: tuple[Origin, ...] = Field(
+        (), description="Origins (`https://app.example.org`, or `*`) whose pages may call this platform from a browser."
+    )
 
 
 class AcceleratorPoolConfig(Config):
@@ -280,6 +232,7 @@ class PlatformConfig(Config):
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Request bounds.")
     router: RouterConfig = Field(default=RouterConfig(), description="The ingress.")
+    vector_stores: VectorStoresConfig | None = Field(None, description="Uploads and vector stores of callers; absent: none.")
     accelerators: tuple[AcceleratorPoolConfig, ...] = Field(
         (), description="What the cluster has; declared pools are checked against what variants need."
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from serve_app.config import DNS_LABEL, PlatformConfig
+from serve_app.config_auth import KEY_HASH
 from serve_app.config_rules import FieldPath, PlacedError, did_you_mean, near_miss
 from serve_app.yaml_document import YamlDocument
 
@@ -36,11 +37,15 @@ WORDS = {
     "greater_than": "must be more than {gt}, got {got}",
     "less_than_equal": "must be at most {le}, got {got}",
     "too_short": "must not be empty",
+    "timezone_aware": "needs a time zone, such as 2030-01-31T00:00:00Z, got {got}",
+    "datetime_type": "expected a time such as 2030-01-31T00:00:00Z, got {got}",
+    "datetime_parsing": "expected a time such as 2030-01-31T00:00:00Z, got {got}",
+    "datetime_from_date_parsing": "expected a time such as 2030-01-31T00:00:00Z, got {got}",
 }
 PATTERNS = {
     DNS_LABEL: "use lower-case letters, digits and inner `-`, got {got}",
     # A key pasted here by mistake must not reach a log, so the value is not repeated.
-    "^[0-9a-f]{64}$": "expected a SHA-256 digest: 64 hex digits in lower case",
+    KEY_HASH: "expected `sha256:<salt>:<digest>` as `manta keys create NAME` prints it",
 }
 
 
@@ -86,12 +91,12 @@ def problem_at(path: FieldPath, message: str, document: YamlDocument | None, *, 
     return Problem(line or (document.line_of(path) if document else 0), field_name(path), message)
 
 
-def problems_of(error: ValidationError, document: YamlDocument) -> Iterator[Problem]:
-    """Translate what pydantic found: plain words, near misses and lines."""
+def problems_of(error: ValidationError, document: YamlDocument, *, root: type[BaseModel] = PlatformConfig) -> Iterator[Problem]:
+    """Translate what pydantic found in a document of ``root``: plain words, near misses and lines."""
     for detail in error.errors(include_url=False):
         path: FieldPath = detail["loc"]
         if detail["type"] == "extra_forbidden":
-            yield Problem(document.line_of(path), field_name(path[:-1]), _unknown_field(path))
+            yield Problem(document.line_of(path), field_name(path[:-1]), _unknown_field(path, root))
         elif isinstance(cause := detail.get("ctx", {}).get("error"), PlacedError):
             yield from (problem_at((*path, *rest), message, document) for rest, message in cause.problems)
         # A list whose items all failed counts as too short for pydantic: those items are reported already.
@@ -139,9 +144,9 @@ def _not_allowed(got: str, word: str, expected: str) -> str:
     return " ".join(filter(None, (f"{got} is not one of {', '.join(allowed)};", did_you_mean(word, allowed)))).rstrip(";")
 
 
-def _unknown_field(path: FieldPath) -> str:
+def _unknown_field(path: FieldPath, root: type[BaseModel]) -> str:
     name = str(path[-1])
-    section = section_at(path[:-1])
+    section = section_at(path[:-1], root=root)
     fields = section.model_fields if section else {}
     for field, info in fields.items():
         child = section_of(info.annotation)
@@ -150,9 +155,9 @@ def _unknown_field(path: FieldPath) -> str:
     return f"unknown field `{name}`, {near_miss(name, fields, listed_as='allowed')}"
 
 
-def section_at(path: FieldPath) -> type[BaseModel] | None:
+def section_at(path: FieldPath, *, root: type[BaseModel] = PlatformConfig) -> type[BaseModel] | None:
     """Return the model that describes the fields below a path of the document."""
-    section: type[BaseModel] | None = PlatformConfig
+    section: type[BaseModel] | None = root
     for part in path:
         if isinstance(part, str) and section is not None:
             section = section_of(section.model_fields[part].annotation) if part in section.model_fields else None

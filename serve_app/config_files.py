@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from serve_app.config import (
+    AuthConfig,
     EmbedderConfig,
     ModelConfig,
     PipelineConfig,
     PipelineVersionConfig,
     PlatformConfig,
     VariantConfig,
+    VectorStoresConfig,
     source_kind,
 )
 from serve_app.config_rules import FieldPath
+from serve_app.config_vector_stores import documents_uri
 
 MAX_PROMPT_CHARACTERS = 64 * 1024
 PROMPT_SUFFIX = ".j2"
@@ -56,15 +62,37 @@ class FileResolver:
 
     def resolve(self, config: PlatformConfig) -> PlatformConfig:
         """Return the configuration with absolute paths and with prompts in place of their files."""
-        store = config.vector_store
+        store = config.vector_store.model_copy(update={"uri": self._uri(config.vector_store.uri)})
         return config.model_copy(
             update={
                 "models": tuple(self._model(m, ("models", i)) for i, m in enumerate(config.models)),
                 "embedders": tuple(self._embedder(e, ("embedders", i)) for i, e in enumerate(config.embedders)),
                 "pipelines": tuple(self._pipeline(p, ("pipelines", i)) for i, p in enumerate(config.pipelines)),
-                "vector_store": store.model_copy(update={"uri": self._uri(store.uri)}),
+                "vector_store": store,
+                "vector_stores": self._vector_stores(config.vector_stores, store.uri),
+                "auth": self._auth(config.auth),
             }
         )
+
+    def _vector_stores(self, stores: VectorStoresConfig | None, collections_uri: str) -> VectorStoresConfig | None:
+        if stores is None:
+            return None
+        return stores.model_copy(update={"uri": self._uri(documents_uri(stores.uri, collections_uri))})
+
+    def _auth(self, auth: AuthConfig) -> AuthConfig:
+        if auth.keys_file is None:
+            return auth
+        file = self._absolute(auth.keys_file)
+        if self._check_files:
+            from serve_app.config_error import ConfigError  # it describes this configuration, so it imports it
+            from serve_app.key_file import KeyFile
+
+            try:
+                KeyFile(file, taken=[key.name for key in auth.keys])
+            except ConfigError as err:
+                fix = "write its path relative to this file; `manta keys create` makes one"
+                self.problems += [(("auth", "keys_file"), f"{line}; {fix}") for line in str(err).splitlines()]
+        return auth.model_copy(update={"keys_file": str(file)})
 
     def _absolute(self, path: str) -> Path:
         # Not resolve(): a symlink may be how weights are swapped, and its name is what the user knows.
@@ -100,28 +128,34 @@ class FileResolver:
         return str(folder)
 
     def _pipeline(self, pipeline: PipelineConfig, path: FieldPath) -> PipelineConfig:
-        versions = (self._version(v, (*path, "versions", i, "prompt")) for i, v in enumerate(pipeline.versions))
+        versions = (self._version(v, (*path, "versions", i)) for i, v in enumerate(pipeline.versions))
         return pipeline.model_copy(update={"versions": tuple(versions)})
 
     def _version(self, version: PipelineVersionConfig, path: FieldPath) -> PipelineVersionConfig:
-        prompt = version.prompt
+        from serve_app import prompts  # Jinja2 costs 0.1 s of CPU that `manta --help` need not pay
+
+        may_be_empty = version.no_passages == "answer"
+        check = functools.partial(prompts.compile_prompt, may_be_empty=may_be_empty)
+        changes: dict[str, Any] = {"prompt": self._prompt(version.prompt, (*path, "prompt"), check)}
+        if (condense := version.condense) is not None and condense.prompt is not None:
+            prompt = self._prompt(condense.prompt, (*path, "condense", "prompt"), prompts.compile_condense)
+            changes["condense"] = condense.model_copy(update={"prompt": prompt})
+        return version.model_copy(update=changes)
+
+    def _prompt(self, prompt: str, path: FieldPath, check: Callable[[str], object]) -> str:
+        """Return a template's text; a file that cannot be read is a problem, and so is a text that is no template."""
         if prompt.endswith(PROMPT_SUFFIX) and "\n" not in prompt:
             file = self._absolute(prompt)
             if not self._check_files and not file.exists():
-                return version
+                return prompt
             try:
                 prompt = read_text(file, MAX_PROMPT_CHARACTERS)
             except ValueError as err:
                 fix = "write its path relative to this file, or the template text itself"
                 self.problems.append((path, f"the prompt file {str(file)!r}: {err}; {fix}"))
-                return version
-        self._check_prompt(prompt, path)
-        return version.model_copy(update={"prompt": prompt})
-
-    def _check_prompt(self, text: str, path: FieldPath) -> None:
-        from serve_app.prompts import compile_prompt  # Jinja2 costs 0.1 s of CPU that `manta --help` need not pay
-
+                return prompt
         try:
-            compile_prompt(text)
+            check(prompt)
         except ValueError as err:
             self.problems.append((path, str(err)))
+        return prompt

@@ -42,7 +42,8 @@ def refuse(problems: Iterable[tuple[FieldPath, str]]) -> None:
         raise PlacedError(found)
 
 
-def _repeated(what: str, places: Iterable[tuple[FieldPath, str]]) -> Problems:
+def repeated(what: str, places: Iterable[tuple[FieldPath, str]]) -> Problems:
+    """Find names that stand at more than one place."""
     seen: set[str] = set()
     for path, name in places:
         if name in seen:
@@ -53,7 +54,7 @@ def _repeated(what: str, places: Iterable[tuple[FieldPath, str]]) -> Problems:
 def share_problems(field: str, parts: Sequence[VariantConfig | PipelineVersionConfig]) -> Problems:
     """Check the parts that share a model's traffic: names differ, weights sum to 100."""
     what = field.removesuffix("s")
-    yield from _repeated(f"{what} names", (((field, i, "name"), part.name) for i, part in enumerate(parts)))
+    yield from repeated(f"{what} names", (((field, i, "name"), part.name) for i, part in enumerate(parts)))
     if (total := sum(part.weight for part in parts)) != 100:
         yield (field,), f"{what} weights must sum to 100, got {total}"
 
@@ -69,24 +70,34 @@ def name_problems(config: PlatformConfig) -> Problems:
     places: list[tuple[FieldPath, str]] = [
         ((section, i, "name"), name) for section, names in sections.items() for i, name in enumerate(names)
     ]
-    yield from _repeated("model, embedder and pipeline names", places)
+    yield from repeated("model, embedder and pipeline names", places)
 
 
 def reference_problems(config: PlatformConfig) -> Problems:
-    """Find pipelines whose model or embedder is not declared."""
+    """Find pipelines and vector stores whose model or embedder is not declared."""
     known = {"model": {m.name for m in config.models}, "embedder": {e.name for e in config.embedders}}
     for p, pipeline in enumerate(config.pipelines):
         for v, version in enumerate(pipeline.versions):
-            for field, names in known.items():
-                if (name := getattr(version, field)) not in names:
+            for path, name in _references(version):
+                if name not in (names := known[path[-1]]):
                     hint = near_miss(name, names, listed_as="declared")
-                    yield ("pipelines", p, "versions", v, field), f"{field} {name!r} is not declared, {hint}"
+                    yield ("pipelines", p, "versions", v, *path), f"{path[-1]} {name!r} is not declared, {hint}"
+    if (stores := config.vector_stores) is not None and stores.embedder not in known["embedder"]:
+        hint = near_miss(stores.embedder, known["embedder"], listed_as="declared")
+        yield ("vector_stores", "embedder"), f"embedder {stores.embedder!r} is not declared, {hint}"
+
+
+def _references(version: PipelineVersionConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    yield ("model",), version.model
+    yield ("embedder",), version.embedder
+    if version.condense is not None and version.condense.model is not None:
+        yield ("condense", "model"), version.condense.model
 
 
 def accelerator_problems(config: PlatformConfig) -> Problems:
     """Find what the declared accelerator pools cannot hold. No pool declared: nothing is checked."""
     places = ((("accelerators", i, "type"), pool.type) for i, pool in enumerate(config.accelerators))
-    yield from _repeated("accelerator types", places)
+    yield from repeated("accelerator types", places)
     pools = {pool.type: pool for pool in config.accelerators}
     if not pools:
         return
@@ -147,7 +158,7 @@ def _total_problems(config: PlatformConfig) -> Problems:
 def key_problems(config: PlatformConfig) -> Problems:
     """Find API keys that are declared twice, or that name a model nobody declares."""
     keys = config.auth.keys
-    yield from _repeated("key digests", ((("auth", "keys", i, "sha256"), key.sha256) for i, key in enumerate(keys)))
+    yield from repeated("key names", ((("auth", "keys", i, "name"), key.name) for i, key in enumerate(keys)))
     known = {m.name for m in config.models} | {e.name for e in config.embedders} | {p.name for p in config.pipelines}
     for k, key in enumerate(keys):
         for i, name in enumerate(key.models or ()):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from serve_app.filters import Filter
+
 Vector = Sequence[float]
 # On a replica's refusal while it drains: Routers then try another one.
 DRAINING_HEADER = "x-manta-draining"
@@ -55,6 +57,7 @@ class EmbeddedDocument:
     content_hash: str  # of the source and of everything that shaped the chunks; equal hashes, equal chunks
     chunks: Sequence[Chunk]
     vectors: Sequence[Vector]
+    attributes: Mapping[str, str | float | bool] = field(default_factory=dict)  # what filters compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class SearchQuery:
     text: str
     top_k: int
     budget_s: float = 30.0  # seconds left for this stage
+    filters: Filter | None = None  # on the attributes of documents, before anything is ranked
 
 
 class VectorStore(Protocol):
@@ -137,12 +141,26 @@ class VectorStore(Protocol):
         """Delete documents with their chunks; return how many chunks went."""
         ...
 
+    async def chunks_of(self, collection: str, document_id: str) -> list[Chunk]:
+        """Return a document's chunks in order; empty when it is not there."""
+        ...
+
+    async def set_attributes(self, collection: str, document_id: str, attributes: Mapping[str, str | float | bool]) -> None:
+        """Give a stored document other attributes; its chunks stay."""
+        ...
+
+    async def drop(self, collection: str) -> None:
+        """Delete a collection with all it holds; one that is not there is no error."""
+        ...
+
     async def finish(self, collection: str) -> None:
         """Build indexes and compact after a run of writes; search is right without it, only slower."""
         ...
 
-    async def search(self, collection: str, vector: Vector, *, text: str, top_k: int) -> list[Hit]:
-        """Hybrid search: dense and BM25, fused by reciprocal rank."""
+    async def search(
+        self, collection: str, vector: Vector, *, text: str, top_k: int, filters: Filter | None = None
+    ) -> list[Hit]:
+        """Hybrid search among the documents that pass the filters: dense and BM25, fused by reciprocal rank."""
         ...
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
+Headers = tuple[tuple[str, str], ...]
+
 
 class ErrorKind(StrEnum):
     """What went wrong, in terms every front can answer."""
@@ -31,16 +33,20 @@ class PlatformError(Exception):
         code: a stable machine-readable word, e.g. ``model_not_found``.
         param: the request field at fault, or None.
         retry_after_s: seconds after which a retry makes sense, or None.
+        headers: what else goes with the answer, such as how much of a limit is left.
     """
 
     kind: ErrorKind = ErrorKind.INTERNAL
     code: str = "internal_error"
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None, headers: Headers = ()
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.headers = headers
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors cross actor boundaries; subclasses have constructors of their own, so rebuild without calling them.
@@ -83,6 +89,16 @@ class UnknownModel(PlatformError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"model {model!r} is not served here; GET /v1/models lists what is", param="model")
+
+
+class UnknownCollection(PlatformError):
+    """No such collection or vector store, or none of the caller's."""
+
+    kind = ErrorKind.NOT_FOUND
+    code = "collection_not_found"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"there is no collection {collection!r}", param="collection")
 
 
 class UnknownRoute(PlatformError):
@@ -144,6 +160,16 @@ class EmptyCollection(PlatformError):
         super().__init__(f"collection {collection!r} is empty; fill it with `manta ingest PATH --collection {collection}`")
 
 
+class NoPassages(PlatformError):
+    """A collection holds nothing that fits a question and its filters."""
+
+    kind = ErrorKind.CONFLICT
+    code = "no_passages"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"no passage of collection {collection!r} fits the question; filter less, or ask in other words")
+
+
 class EmbeddingMismatch(PlatformError):
     """A collection was embedded by another model than the one that would search it."""
 
@@ -166,3 +192,14 @@ class MissingWeights(BadRequest):
 
 class CommandError(Exception):
     """A `manta` command cannot do its work; the text, meant for a terminal, says why and what to do."""
+
+
+class OpenToEverybody(CommandError):
+    """A platform without keys would listen where others reach it, and nobody said that this is meant."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"no API keys are configured, and {host} is not only this machine: whoever reaches it could use every model; "
+            f"make a key with `manta keys create NAME --file keys.yaml` and set `auth: {{keys_file: keys.yaml}}`, "
+            f"or listen on 127.0.0.1, or set `auth: {{allow_anonymous: true}}`"
+        )

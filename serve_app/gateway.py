@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,16 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve_app.affinity import affinity_key, prefix_key
+from serve_app.answerer import Answerer
 from serve_app.config import ApiKeyConfig
 from serve_app.contracts import CountingEmbedder, DirectorySnapshot, EmbeddingFingerprint, Retriever
+from serve_app.documents.contract import Documents
 from serve_app.engine_errors import UpstreamRejected
 from serve_app.errors import BadRequest, PlatformError, Unavailable, UnknownModel
+from serve_app.limits.permit import UNLIMITED, Permit
 from serve_app.pool import Lease, ReplicaPool, Target
 from serve_app.replica_set import Balance
 from serve_app.rollout.document import RoutedModel, RoutingDocument
 from serve_app.sse import ByteStream
 from serve_app.streams import LeasedStream
 from serve_app.upstream import ReplicaDraining, ReplicaUnreachable, Upstream, UpstreamRequest, UpstreamResponse
+from serve_app.usage import metered, prompt_estimate, tells_usage, usage_of, with_usage
 from serve_app.view import RoutingView
 
 logger = logging.getLogger("ray.serve")
@@ -40,11 +45,14 @@ class Call:
     caller: ApiKeyConfig
     request_id: str
     session_id: str | None = None
+    content_type: str = "application/json"
+    permit: Permit = UNLIMITED  # what the call may use
+    answerer: Answerer = field(default_factory=Answerer)  # who answers; shared by the calls that are made for this one
 
     @property
     def affinity(self) -> str:
         """The conversation's affinity key."""
-        return affinity_key(self.caller.name, self.body, session_id=self.session_id)
+        return affinity_key(self.caller.tenant_name, self.body, session_id=self.session_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,7 @@ class Stages:
 
     retriever: Retriever
     embedders: Mapping[str, CountingEmbedder] = field(default_factory=dict)
+    documents: Documents | None = None
 
 
 @dataclass(slots=True)
@@ -73,6 +82,7 @@ class _Errand:
 
     model: str
     request: UpstreamRequest
+    call: Call
     tried: list[str] = field(default_factory=list)
     broken: int = 0
 
@@ -143,17 +153,24 @@ class Gateway:
         """
         prefix = prefix_key(call.body, session_id=call.session_id)
         affinity = functools.cache(lambda: call.affinity)  # asked for again each second that the request waits
-        errand = _Errand(model.name, UpstreamRequest("POST", call.path, call.raw, call.request_id))
+        call.answerer.model = model.name
+        request = UpstreamRequest("POST", call.path, _raw(call), call.request_id, call.content_type)
+        errand = _Errand(model.name, request, call)
         deadline_s = self._clock() + self.view.document.limits.wait_timeout_s
         while errand.may_go_on:
             lease = await self.pool.lease(
-                lambda: self._target(model.name, affinity),
+                lambda: self._target(errand, affinity),
                 prefix=prefix,
                 timeout_s=deadline_s - self._clock(),
                 exclude=errand.tried,
+                priority=call.caller.priority,
             )
+            if not call.answerer.take(lease.variant):  # the client was told another one while this was on its way here
+                lease.release()
+                continue
             if (reply := await self._try(lease, errand)) is not None:
                 return reply
+            call.answerer.is_taken = False
             errand.tried.append(lease.replica_id)
         raise Unavailable(f"no replica of model {model.name!r} could be reached", retry_after_s=5)
 
@@ -181,8 +198,15 @@ class Gateway:
             response = await self._upstream.open(lease.url, errand.request)
             if response.status < 300 and response.content_type.startswith("text/event-stream"):
                 is_handed_over = True
-                return Reply(response.content_type, LeasedStream(response, lease), errand.model, lease.variant)
-            return Reply(response.content_type, await _whole(response), errand.model, lease.variant)
+                stream = _counted(LeasedStream(response, lease, path=errand.request.path), errand.call)
+                return Reply(response.content_type, stream, errand.model, lease.variant)
+            body = await _whole(response)
+            errand.call.permit.charge(usage_of(body) or prompt_estimate(errand.call.raw))
+            return Reply(response.content_type, body, errand.model, lease.variant)
+        except asyncio.CancelledError:
+            if not is_handed_over:  # the client left; how much was generated for it nobody knows
+                errand.call.permit.charge(prompt_estimate(errand.call.raw))
+            raise
         except ReplicaDraining:
             self.pool.drain(lease.replica_id)
         except ReplicaUnreachable as err:
@@ -194,11 +218,17 @@ class Gateway:
                 lease.release()
         return None
 
-    def _target(self, name: str, affinity: Callable[[], str]) -> Target:
-        """Return the conversation's variant, or the heaviest that can take work while its own has no replica."""
+    def _target(self, errand: _Errand, affinity: Callable[[], str]) -> Target:
+        """Return the conversation's variant, or the heaviest that can take work while its own has no replica.
+
+        A variant that the client has been told of is the only one.
+        """
+        name, answerer = errand.model, errand.call.answerer
         model = self.view.models.get(name)
         if model is None:
             raise UnknownModel(name)
+        if answerer.is_told:
+            return self._told_target(model, answerer.variant)
         # The key of a long conversation takes long to make, and where there is one variant there is nothing to choose.
         own = self.view.variant(model, affinity()) if len(model.variants) > 1 else model.variants[0].name
         if not self.pool.has_ready(name, own):
@@ -207,7 +237,16 @@ class Gateway:
         if not self.pool.can_take(name, own):
             able = [v for v in model.variants if v.weight and self.pool.can_take(name, v.name)]
             chosen = max(able, key=lambda v: v.weight, default=chosen)
+        answerer.variant = chosen.name
         return Target(name, chosen.name, chosen.max_leases)
+
+    def _told_target(self, model: RoutedModel, told: str | None) -> Target:
+        chosen = next((v for v in model.variants if v.name == told), None)
+        if chosen is None:
+            raise Unavailable(f"the variant of model {model.name!r} that had the request is gone; send it again")
+        if not self.pool.has_ready(model.name, chosen.name):
+            self._start_waking(model.name, chosen.name)
+        return Target(model.name, chosen.name, chosen.max_leases)
 
     def _start_waking(self, model: str, variant: str) -> None:
         key = (model, variant)
@@ -222,6 +261,21 @@ class Gateway:
             logger.warning("waking %s.%s failed: %s", model, variant, err.message)
         except Exception:
             logger.exception("waking %s.%s failed", model, variant)
+
+
+def _raw(call: Call) -> bytes:
+    """Return the body for the engine: as it was received, unless its answer must tell its usage on the way."""
+    is_json = call.content_type.startswith("application/json")
+    if not (call.permit.counts_tokens and is_json and tells_usage(call.body, call.path)):
+        return call.raw
+    return json.dumps(with_usage(call.body, call.path)).encode()
+
+
+def _counted(stream: ByteStream, call: Call) -> ByteStream:
+    """Return the stream as it is, or one that charges its tokens."""
+    if not call.permit.counts_tokens:
+        return stream
+    return metered(stream, call.permit, path=call.path, body=call.body, raw=call.raw)
 
 
 async def _whole(response: UpstreamResponse) -> bytes:

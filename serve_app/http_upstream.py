@@ -18,6 +18,7 @@ IDLE_S = 60.0  # shorter than replicas keep connections (75 s), or a request cou
 DRAINING = DRAINING_HEADER.encode()
 # What may stand in a request line; anything else could begin another request.
 _TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
+_VALUE = re.compile(r"[\x20-\x7e\x80-\xff]+")  # the same in a header's value
 # A node that is gone says nothing: these find it out within a minute, or its streams would never end. The last one (in
 # milliseconds) is for requests that it never acknowledged: probes do not begin while data is under way.
 _KEEPALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 50_000))
@@ -93,11 +94,13 @@ class HttpUpstream:
     def _head(self, address: _Address, request: UpstreamRequest) -> bytes:
         if not _TARGET.fullmatch(request.path):
             raise BadRequest("the request URL holds spaces or control characters; percent-encode them")
+        if not _VALUE.fullmatch(request.content_type):
+            raise BadRequest("the content-type header holds control characters")
         return (
             f"{request.method} {request.path} HTTP/1.1\r\n"
             f"host: {address.netloc}\r\n"
             f"authorization: Bearer {self._token}\r\n"
-            "content-type: application/json\r\n"
+            f"content-type: {request.content_type}\r\n"
             f"x-request-id: {request.request_id}\r\n"
             f"content-length: {len(request.body)}\r\n\r\n"
         ).encode("latin-1")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from serve_app import rag
 from serve_app.config import ApiKeyConfig
 from serve_app.contracts import EmbeddingFingerprint, Hit, SearchQuery
-from serve_app.errors import BadRequest
+from serve_app.errors import BadRequest, Forbidden, Headers, UnknownCollection, UnknownModel
+from serve_app.filters import Filter
 from serve_app.gateway import Call, Gateway, Reply, require_text
+from serve_app.limits.permit import UNLIMITED, Admission, Permit
+from serve_app.limits.permitted import PermittedStream, Unlimited
 from serve_app.model_cards import embedder_card, model_cards
 from serve_app.view import RoutingView
+
+MOST_PASSAGES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +29,15 @@ class Embeddings:
     model: str
     vectors: Sequence[Sequence[float]]
     tokens: int
+    headers: Headers = ()  # what the caller's limits still allow
 
 
 class Inference:
     """Each front parses, calls the method here, and encodes what comes back."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, *, admission: Admission | None = None) -> None:
         self.gateway = gateway
+        self._admission = admission or Unlimited()
 
     @property
     def view(self) -> RoutingView:
@@ -38,7 +46,7 @@ class Inference:
 
     def authenticate(self, authorization: str | None, x_api_key: str | None = None) -> ApiKeyConfig:
         """Return who calls. Raises Unauthenticated when keys are asked for and this is none of them."""
-        return self.view.authenticate(authorization)
+        return self.view.authenticate(authorization, x_api_key)
 
     async def answer(self, call: Call) -> Reply:
         """Return the answer of the model or pipeline that the body names.
@@ -46,6 +54,7 @@ class Inference:
         Raises:
             BadRequest: the body names nothing, asks for too many answers, or names an embedder.
             UnknownModel, Forbidden: the caller cannot use what it names.
+            RateLimited: a limit of the caller's key is reached.
             PlatformError: as ``Gateway.relay`` and ``rag.ask`` say.
         """
         name = model_of(call.body)
@@ -54,9 +63,40 @@ class Inference:
         view.authorize(call.caller, name)
         if name in view.embedders:
             raise BadRequest("this is an embedder; call it through /v1/embeddings", param="model")
+        if name in view.models:
+            call.answerer.model = name
+        permit = await self._admission.admit(call.caller)
+        if permit is UNLIMITED:
+            return await self._answer(call, name)
+        return await _within(permit, self._answer(replace(call, permit=permit), name))
+
+    async def _answer(self, call: Call, name: str) -> Reply:
+        view = self.view  # of now: admission may have taken a while
         if (pipeline := view.pipelines.get(name)) is not None:
             return await rag.ask(self.gateway, call, pipeline)
-        return await self.gateway.relay(call, view.models[name])
+        if (model := view.models.get(name)) is None:
+            raise UnknownModel(name)
+        return await self.gateway.relay(call, model)
+
+    def settle(self, call: Call) -> bool:
+        """Fix who answers a call that has not been answered yet, so that its client can be told.
+
+        It is the variant whose replica has the request already, else the one that owns the conversation. Returns False
+        while nobody can be named: what the call is for has gone, and whoever works on it will say so.
+        """
+        view, answerer = self.view, call.answerer
+        name: str | None = model_of(call.body)
+        if (pipeline := view.pipelines.get(str(name))) is not None:
+            chosen = answerer.pipeline_version or view.version(pipeline, call.affinity)[0].name
+            name = next((v.model for v in pipeline.versions if v.name == chosen), None)
+            answerer.pipeline_version = chosen
+        model = view.models.get(answerer.model or str(name))
+        if model is None:
+            return False
+        if not answerer.is_taken:
+            answerer.variant = view.variant(model, call.affinity)
+        answerer.model, answerer.is_told = model.name, True
+        return True
 
     async def embed(
         self, caller: ApiKeyConfig, model: str, texts: Sequence[str], *, dimensions: int | None = None
@@ -71,20 +111,42 @@ class Inference:
         texts = _texts(texts)
         if dimensions is not None:
             await self._check_dimensions(model, dimensions)
-        vectors, tokens = await asyncio.gather(self.gateway.embed(model, texts), self.gateway.count_tokens(model, texts))
-        return Embeddings(model, vectors, tokens)
+        permit = await self._admission.admit(caller)
+        try:
+            vectors, tokens = await asyncio.gather(self.gateway.embed(model, texts), self.gateway.count_tokens(model, texts))
+        finally:
+            permit.release()
+        permit.charge(tokens)
+        return Embeddings(model, vectors, tokens, permit.headers)
 
-    async def search(self, caller: ApiKeyConfig, query: SearchQuery) -> list[Hit]:
-        """Return the best passages of a collection.
+    async def search(
+        self, caller: ApiKeyConfig, *, collection: str, query: str, top_k: int, filters: Filter | None = None
+    ) -> list[Hit]:
+        """Return the best passages of a pipeline's collection or of a vector store of the caller's tenant.
 
         Raises:
-            BadRequest: an empty query.
-            UnknownModel, Forbidden: the caller cannot use the embedder or the collection.
-            EmptyCollection, EmbeddingMismatch, DeadlineExceeded: the collection cannot be searched.
+            BadRequest: an empty query, or a number of passages out of bounds.
+            UnknownCollection, Forbidden: there is none of that name for this caller.
+            EmptyCollection, EmbeddingMismatch, DeadlineExceeded: it cannot be searched.
         """
-        self.view.authorize(caller, query.embedder)
-        require_text(query.text, "query")
-        return await self.gateway.stages.retriever.search(query)
+        require_text(query, "query")
+        if not 1 <= top_k <= MOST_PASSAGES:
+            raise BadRequest(f"top_k must be between 1 and {MOST_PASSAGES}, got {top_k}", param="top_k")
+        embedder = await self._embedder_of(caller, collection)
+        permit = await self._admission.admit(caller)
+        try:
+            return await self.gateway.stages.retriever.search(SearchQuery(collection, embedder, query, top_k, filters=filters))
+        finally:
+            permit.release()
+
+    @contextlib.asynccontextmanager
+    async def admitted(self, caller: ApiKeyConfig) -> AsyncIterator[None]:
+        """Hold a permit of the caller's while something works that is no model. Raises RateLimited."""
+        permit = await self._admission.admit(caller)
+        try:
+            yield
+        finally:
+            permit.release()
 
     def models(self, caller: ApiKeyConfig) -> list[dict[str, Any]]:
         """Return a card for everything the caller may name as ``model``."""
@@ -104,10 +166,40 @@ class Inference:
         """Whether the model or pipeline, or anything if none is named, takes work. Raises UnknownModel."""
         return self.gateway.is_ready(model)
 
+    async def _embedder_of(self, caller: ApiKeyConfig, collection: str) -> str:
+        """Return the embedder that a collection is searched with, if the caller may search it."""
+        bound = (v for p in self.view.pipelines.values() for v in p.versions if v.collection == collection)
+        if (version := next(bound, None)) is not None:
+            embedder = version.embedder
+        elif (stores := self.view.document.vector_stores) is not None and await self._owns(caller, collection):
+            embedder = stores.embedder
+        else:
+            raise UnknownCollection(collection)
+        if not self.view.may_search(caller, collection):
+            raise Forbidden(f"this API key may not search collection {collection!r}", param="collection")
+        return embedder
+
+    async def _owns(self, caller: ApiKeyConfig, store_id: str) -> bool:
+        documents = self.gateway.stages.documents
+        return documents is not None and await documents.owns(caller.tenant_name, store_id)
+
     async def _check_dimensions(self, model: str, dimensions: int) -> None:
         fingerprint = await self.gateway.describe_embedder(model)
         if dimensions != fingerprint.dimension:
             raise BadRequest(f"dimensions must be {fingerprint.dimension} or left out", param="dimensions")
+
+
+async def _within(permit: Permit, work: Awaitable[Reply]) -> Reply:
+    """Return the reply; the permit is given back when the answer has ended, however it does."""
+    try:
+        reply = await work
+    except BaseException:
+        permit.release()
+        raise
+    if isinstance(reply.body, bytes):
+        permit.release()
+        return replace(reply, headers=permit.headers)
+    return replace(reply, body=PermittedStream(reply.body, permit), headers=permit.headers)
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

@@ -4,23 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve_app.config import ApiKeyConfig
+from serve_app.config import ApiKeyConfig, PipelineConfig
 from serve_app.contracts import EmbeddingFingerprint
+from serve_app.rollout.document import RoutedModel
 from serve_app.view import RoutingView
+
+# OpenAI's clients want a number. A platform's document holds no time, so that it renders the same twice, and what a Router
+# saw first is another second on each of them: 0 says "not known", and is the same everywhere and after every restart.
+CREATED = 0
 
 
 def model_cards(view: RoutingView, caller: ApiKeyConfig) -> list[dict[str, Any]]:
-    """Return a card for everything the caller may name as ``model``."""
-    cards = [
-        _card(m.name, "model", variants=[v.name for v in m.variants], engine=m.variants[0].engine) for m in view.models.values()
-    ]
-    cards += [_card(p.name, "pipeline", versions=[v.name for v in p.versions]) for p in view.pipelines.values()]
+    """Return a card for everything the caller may name as ``model``; how traffic is split is for admins."""
+    cards = [_model(model, caller) for model in view.models.values()]
+    cards += [_pipeline(pipeline, caller) for pipeline in view.pipelines.values()]
     cards += [_card(name, "embedder") for name in sorted(view.embedders)]
     return [card for card in cards if view.may_use(caller, card["id"])]
 
 
-def _card(name: str, kind: str, **more: Any) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "manta", "kind": kind, **more}
+def _model(model: RoutedModel, caller: ApiKeyConfig) -> dict[str, Any]:
+    card = _card(model.name, "model")
+    # That an engine is simulated is told to everybody, and of a model with both kinds too.
+    engines = {v.engine for v in model.variants}
+    card["engine"] = "simulated" if "simulated" in engines else model.variants[0].engine
+    lengths = [v.max_model_len for v in model.variants]
+    if None not in lengths:
+        card["max_model_len"] = min(length for length in lengths if length is not None)
+    if caller.admin:
+        card["variants"] = [{"name": v.name, "weight": v.weight, "engine": v.engine} for v in model.variants]
+    return card
+
+
+def _pipeline(pipeline: PipelineConfig, caller: ApiKeyConfig) -> dict[str, Any]:
+    card = _card(pipeline.name, "pipeline")
+    if caller.admin:
+        card["versions"] = [{"name": v.name, "weight": v.weight, "model": v.model} for v in pipeline.versions]
+    return card
+
+
+def _card(name: str, kind: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": CREATED, "owned_by": "manta", "kind": kind}
 
 
 def embedder_card(card: dict[str, Any], fingerprint: EmbeddingFingerprint) -> dict[str, Any]:

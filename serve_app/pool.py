@@ -14,6 +14,7 @@ from serve_app.errors import DeadlineExceeded, PlatformError, RateLimited, Unava
 from serve_app.replica_set import BALANCE, Balance, Replica, ReplicaSet
 from serve_app.ring import point_of
 
+PRIORITY = 5  # of a request that says nothing else; 0 is the lowest, 9 the highest
 RETRY_AFTER_S = 5.0
 EJECT_S = 2.0  # a replica that refused a connection is left alone this long
 RECHOOSE_S = 1.0  # ejections end without any event, so those who wait look again this often
@@ -53,6 +54,8 @@ class _Waiter:
     target: Target
     point: int  # where the request's prefix lies on the ring
     exclude: Collection[str]
+    priority: int
+    arrival: int
     lease: asyncio.Future[Lease]
 
 
@@ -67,6 +70,7 @@ class ReplicaPool:
         self._sets: dict[VariantKey, ReplicaSet] = {}
         self._queues: dict[VariantKey, deque[_Waiter]] = {}
         self._waiting = 0
+        self._arrivals = 0
 
     def update(self, entries: Iterable[ReplicaEntry], *, is_complete: bool) -> None:
         """Take the directory's news. An incomplete directory adds to what is known; it makes nothing forgotten."""
@@ -108,15 +112,23 @@ class ReplicaPool:
             return None  # those who wait come first
         return self._pick(target, point_of(prefix), exclude)
 
-    async def lease(self, choose: Choose, *, prefix: str | bytes, timeout_s: float, exclude: Collection[str] = ()) -> Lease:
-        """Return a lease on a replica of the variant that ``choose`` names; first come, first served.
+    async def lease(
+        self,
+        choose: Choose,
+        *,
+        prefix: str | bytes,
+        timeout_s: float,
+        exclude: Collection[str] = (),
+        priority: int = PRIORITY,
+    ) -> Lease:
+        """Return a lease on a replica of the variant that ``choose`` names: higher priorities first, then who came first.
 
         The prefix leads to the replica whose KV cache has it, while that one has no more than its share of the load
         (``balance``). Replicas in ``exclude`` are the last resort. While a request waits, ``choose`` is asked again now
         and then: its variant may have gone.
 
         Raises:
-            RateLimited: ``max_waiting`` requests wait here already.
+            RateLimited: ``max_waiting`` requests wait here, none of them of a lower priority; or one of a higher came.
             DeadlineExceeded: no replica had a place within ``timeout_s``.
             Unavailable: there was no replica at all by then.
             Exception: what ``choose`` raises.
@@ -125,11 +137,12 @@ class ReplicaPool:
         target = choose()
         if (lease := self.try_lease(target, prefix=prefix, exclude=exclude)) is not None:
             return lease
-        if self._waiting >= self.max_waiting:
-            message = f"model {target.model!r} is busy and {self._waiting} requests wait already; try again later"
-            raise RateLimited(message, retry_after_s=RETRY_AFTER_S)
+        if self._waiting >= self.max_waiting and not self._displace(priority):
+            raise self._busy(target)
         self._waiting += 1
-        waiter = _Waiter(target, point_of(prefix), exclude, asyncio.get_running_loop().create_future())
+        self._arrivals += 1
+        future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(target, point_of(prefix), exclude, priority, self._arrivals, future)
         try:
             return await self._wait(waiter, choose, deadline_s)
         except BaseException:
@@ -189,7 +202,7 @@ class ReplicaPool:
         return Unavailable(f"no replica of model {target.model!r} is ready", retry_after_s=RETRY_AFTER_S)
 
     async def _wait(self, waiter: _Waiter, choose: Choose, deadline_s: float) -> Lease:
-        self._queues.setdefault(waiter.target[:2], deque()).append(waiter)
+        self._line_up(waiter)
         while True:
             self._serve_queue(waiter.target[:2])
             left_s = deadline_s - self._clock()
@@ -204,12 +217,34 @@ class ReplicaPool:
         old, waiter.target = waiter.target, target
         if old[:2] != target[:2]:
             self._leave(waiter, old[:2])
-            self._queues.setdefault(target[:2], deque()).append(waiter)
+            self._line_up(waiter)
+
+    def _line_up(self, waiter: _Waiter) -> None:
+        """Put a waiter behind those of its priority; as a rule that is the end."""
+        queue = self._queues.setdefault(waiter.target[:2], deque())
+        place = len(queue)
+        while place and queue[place - 1].priority < waiter.priority:
+            place -= 1
+        queue.insert(place, waiter)
+
+    def _displace(self, priority: int) -> bool:
+        """Refuse the youngest waiter of the lowest priority, if that is below ``priority``; whether there was one."""
+        lasts = (queue[-1] for queue in self._queues.values())
+        last = min(lasts, key=lambda waiter: (waiter.priority, -waiter.arrival), default=None)
+        if last is None or last.priority >= priority:
+            return False
+        last.lease.set_exception(self._busy(last.target))
+        self._leave(last, last.target[:2])
+        return True
+
+    def _busy(self, target: Target) -> RateLimited:
+        message = f"model {target.model!r} is busy and {self._waiting} requests wait already; try again later"
+        return RateLimited(message, retry_after_s=RETRY_AFTER_S)
 
     def _give_up(self, waiter: _Waiter) -> None:
         self._leave(waiter, waiter.target[:2])
         # Cancelled between being handed a lease and taking it: the place is free again.
-        if waiter.lease.done() and not waiter.lease.cancelled():
+        if waiter.lease.done() and not waiter.lease.cancelled() and waiter.lease.exception() is None:
             waiter.lease.result().release()
 
     def _leave(self, waiter: _Waiter, key: VariantKey) -> None:

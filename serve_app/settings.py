@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 INTERNAL_TOKEN = "MANTA_INTERNAL_TOKEN"  # noqa: S105  (the variable's name, not its value)
+LOCAL_ONLY = "MANTA_LOCAL_ONLY"  # set by ``apps.build_schema`` for a platform that listens on a loopback address
 
 MIN_FREE_DISK_GIB = 2.0  # logs, sockets and Ray's object store of a local run
 
@@ -17,6 +18,7 @@ class Settings:
     """What a Manta process takes from its environment."""
 
     internal_token: str  # bearer token that Routers present to LLM replicas
+    is_local_only: bool = False  # gRPC calls from other machines are refused
 
     def __repr__(self) -> str:
         return "Settings(internal_token=<hidden>)"
@@ -35,7 +37,7 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
             f"{INTERNAL_TOKEN} must hold at least 16 characters in the environment of every Ray node; "
             f"`manta run` makes one, the Helm chart takes it from a Secret"
         )
-    return Settings(internal_token=token)
+    return Settings(internal_token=token, is_local_only=env.get(LOCAL_ONLY) == "1")
 
 
 def new_token() -> str:

@@ -6,7 +6,10 @@ import json
 import re
 from typing import Any, Protocol, Self
 
+from serve_app.dialect import is_anthropic
+
 BLANK_LINE = b"\n\n"
+DONE_EVENT = b"data: [DONE]\n\n"
 _BLANK_LINES = re.compile(rb"\r?\n\r?\n")
 
 
@@ -58,22 +61,31 @@ def whole_length(data: bytes, start: int = 0) -> int:
 
 
 def event_document(event: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that an event carries on one data line, or None."""
-    for line in event.splitlines():
-        if line.startswith(b"data:"):
-            try:
-                document = json.loads(line[5:])
-            except ValueError:
-                return None
-            return document if isinstance(document, dict) else None
-    return None
+    """Return the JSON object that an event carries in its data, or None."""
+    # A newline between two data lines is part of the data, and between JSON's tokens it is nothing.
+    data = b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
 
 
-def json_event(document: dict[str, Any]) -> bytes:
-    """Return an event that carries a JSON object."""
-    return b"data: " + json.dumps(document).encode() + b"\n\n"
+def json_event(document: dict[str, Any], *, name: str | None = None) -> bytes:
+    """Return an event that carries a JSON object, with its name where an API's events have one."""
+    head = f"event: {name}\n".encode() if name is not None else b""
+    return head + b"data: " + json.dumps(document).encode() + b"\n\n"
 
 
-def error_event(message: str) -> bytes:
-    """Return an event with OpenAI's error object, which SDKs raise as an APIError."""
+def with_document(event: bytes, document: dict[str, Any]) -> bytes:
+    """Return the event with another JSON object; its name and whatever else it says stay."""
+    others = [line + b"\n" for line in event.splitlines() if line and not line.startswith(b"data:")]
+    return b"".join(others) + json_event(document)
+
+
+def error_event(message: str, *, path: str = "") -> bytes:
+    """Return an event with the error object that the SDKs of the path's clients raise."""
+    if is_anthropic(path):
+        document = {"type": "error", "error": {"type": "api_error", "message": message}}
+        return b"event: error\n" + json_event(document)
     return json_event({"error": {"message": message, "type": "server_error", "param": None, "code": "stream_broken"}})

@@ -20,9 +20,10 @@ class LeasedStream:
     started runs none of its code, and a client may leave before its first byte.)
     """
 
-    def __init__(self, response: UpstreamResponse, lease: Lease) -> None:
+    def __init__(self, response: UpstreamResponse, lease: Lease, *, path: str = "") -> None:
         self._response = response
         self._lease = lease
+        self._path = path
         self._partial = b""
         self._is_over = False
 
@@ -56,7 +57,7 @@ class LeasedStream:
             is_odd = not isinstance(err, ReplicaUnreachable)
             logger.warning("the stream from replica %s broke: %s", self._lease.replica_id, err, exc_info=is_odd)
             self._end()
-            return error_event("the replica that was answering has failed; send the request again")
+            return error_event("the replica that was answering has failed; send the request again", path=self._path)
 
     def _whole_of(self, data: bytes) -> bytes:
         """Return what is whole of the data so far, and all that is left at the stream's end."""

@@ -30,6 +30,7 @@ class UpstreamRequest:
     path: str  # with the query string
     body: bytes
     request_id: str
+    content_type: str = "application/json"
 
 
 class UpstreamResponse(Protocol):

@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from serve_app.config import ApiKeyConfig, PipelineConfig, PipelineVersionConfig
 from serve_app.contracts import Hit
-from serve_app.errors import Forbidden, Unauthenticated, UnknownModel
-from serve_app.prompts import Passage, compile_prompt, render_prompt
+from serve_app.credentials import KeyRing, WallClock, credential, wall_clock
+from serve_app.errors import Forbidden, UnknownModel
+from serve_app.prompts import CONDENSE, Passage, Turn, compile_condense, compile_prompt, render_condense, render_prompt
 from serve_app.rollout.document import RoutedModel, RoutingDocument
 from serve_app.rollout.table import BucketRange, pick, ranges
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-ANONYMOUS = ApiKeyConfig(name="anonymous", sha256="0" * 64, admin=True)  # the caller where no keys are configured
+# The caller where no keys are configured. No key has this hash.
+ANONYMOUS = ApiKeyConfig(name="anonymous", hash=f"sha256:{'0' * 32}:{'0' * 64}", admin=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A compiled prompt template."""
+    """The compiled templates of a pipeline's version."""
 
     template: Template
+    condense: Template
 
     def render(self, question: str, hits: Sequence[Hit]) -> str:
         """Return the user message that asks ``question`` over ``hits``."""
         numbered = [Passage(i, _title(hit), hit.chunk.text) for i, hit in enumerate(hits, start=1)]
         return render_prompt(self.template, question, numbered)
 
+    def render_condense(self, question: str, history: Sequence[Turn]) -> str:
+        """Return the message that asks for the conversation's search query."""
+        return render_condense(self.condense, question, history)
+
+
+def _prompt(version: PipelineVersionConfig) -> Prompt:
+    template = compile_prompt(version.prompt, may_be_empty=version.no_passages == "answer")
+    condense = version.condense.prompt if version.condense is not None else None
+    return Prompt(template, compile_condense(condense or CONDENSE))
+
 
 def _title(hit: Hit) -> str:
     return " > ".join((hit.chunk.title, *hit.chunk.headings[-1:]))
-
-
-def key_digest(authorization: str | None) -> str:
-    """Return the SHA-256, in hexadecimal, of the API key in an Authorization header. Raises Unauthenticated without one."""
-    scheme, _, key = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not key:
-        raise Unauthenticated("no API key; send it as `Authorization: Bearer KEY`")
-    return hashlib.sha256(key.strip().encode()).hexdigest()
 
 
 class RoutingView:
@@ -51,27 +55,30 @@ class RoutingView:
         ValueError: the document cannot be put in force; the message says why.
     """
 
-    def __init__(self, document: RoutingDocument) -> None:
+    def __init__(self, document: RoutingDocument, *, now: WallClock = wall_clock) -> None:
         self.document = document
+        self._now = now
         self.models = {m.name: m for m in document.models}
         self.pipelines = {p.name: p for p in document.pipelines}
         self.embedders = frozenset(document.embedders)
-        self._keys = {key.sha256: key for key in document.auth.keys}
+        self._keys = KeyRing(document.auth.keys, now=now)
         self._tables: dict[str, tuple[BucketRange, ...]] = {m.name: ranges(m.weights) for m in document.models}
         for p in document.pipelines:
             self._tables[p.name] = ranges([(v.name, v.weight) for v in p.versions])
         versions = [(p.name, v) for p in document.pipelines for v in p.versions]
-        self._prompts = {(name, v.name): Prompt(compile_prompt(v.prompt)) for name, v in versions}
+        self._prompts = {(name, v.name): _prompt(v) for name, v in versions}
 
-    def authenticate(self, authorization: str | None) -> ApiKeyConfig:
-        """Return who calls. Raises Unauthenticated when keys are configured and this is none of them."""
-        if not self._keys:
-            return ANONYMOUS
-        # A look-up by digest does not leak the key through its timing.
-        caller = self._keys.get(key_digest(authorization))
-        if caller is None:
-            raise Unauthenticated("this API key is not known here")
-        return caller
+    def use_key_file(self, keys: Sequence[ApiKeyConfig]) -> None:
+        """Put these keys in force beside those of the document; until then a file of keys lets nobody in."""
+        self._keys = KeyRing((*keys, *self.document.auth.keys), now=self._now)
+
+    def authenticate(self, authorization: str | None, x_api_key: str | None = None) -> ApiKeyConfig:
+        """Return who calls, by these two headers.
+
+        Raises:
+            Unauthenticated: keys are asked for, and this is none of them or has expired.
+        """
+        return self._keys.find(credential(authorization, x_api_key)) if self.document.auth.is_on else ANONYMOUS
 
     def authorize(self, caller: ApiKeyConfig, name: str) -> None:
         """Raise UnknownModel or Forbidden unless the caller may use this model, pipeline or embedder."""
@@ -88,6 +95,10 @@ class RoutingView:
     def may_use(self, caller: ApiKeyConfig, name: str) -> bool:
         """Whether the caller's key covers the name."""
         return caller.models is None or name in caller.models
+
+    def may_search(self, caller: ApiKeyConfig, collection: str) -> bool:
+        """Whether the caller's key covers a configured collection, or a vector store of its tenant."""
+        return caller.collections is None or collection in caller.collections
 
     def variant(self, model: RoutedModel, affinity: str) -> str:
         """Return the variant that owns this conversation."""

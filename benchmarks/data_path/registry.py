@@ -10,6 +10,7 @@ from typing import Any
 SYSTEMS: Mapping[str, str] = {
     "bare": "benchmarks.data_path.systems.bare:Bare",
     "manta": "benchmarks.data_path.systems.manta:Manta",
+    "manta-limits": "benchmarks.data_path.systems.manta:manta_with_limits",
     "vllm-router": "benchmarks.data_path.systems.vllm_router:VllmRouter",
     "litellm": "benchmarks.data_path.systems.litellm:LiteLLM",
     "ray-serve-llm": "benchmarks.data_path.systems.ray_serve_llm:RayServeLLM",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from deployments.stores.lance_filters import ATTRIBUTE_COLUMNS, attribute_fields, attribute_values
 from serve_app.contracts import Chunk, EmbeddedDocument, EmbeddingFingerprint
 from serve_app.errors import BadRequest
 
@@ -47,6 +48,7 @@ def schema_for(fingerprint: EmbeddingFingerprint) -> pa.Schema:
             pa.field("end", pa.int64(), nullable=False),
             pa.field(TEXT_COLUMN, pa.string(), nullable=False),
             pa.field(VECTOR_COLUMN, pa.list_(pa.float32(), fingerprint.dimension), nullable=False),
+            *attribute_fields(),
         ],
         metadata={FINGERPRINT_KEY: json.dumps(asdict(fingerprint)).encode()},
     )
@@ -62,6 +64,11 @@ def fingerprint_in(schema: pa.Schema, collection: str) -> EmbeddingFingerprint:
     if stored is None:
         raise BadRequest(f"table {collection!r} was not made by `manta ingest`; use another name", param="collection")
     return EmbeddingFingerprint(**json.loads(stored))
+
+
+def has_attributes(schema: pa.Schema) -> bool:
+    """Whether the collection can hold attributes; those made by Manta 0.1.0 cannot until they are written to."""
+    return set(ATTRIBUTE_COLUMNS) <= set(schema.names)
 
 
 def to_table(documents: Iterable[EmbeddedDocument], schema: pa.Schema) -> pa.Table:
@@ -82,6 +89,8 @@ def _rows(document: EmbeddedDocument) -> list[dict[str, Any]]:
             f"{document.document_id}: {len(document.chunks)} chunks and {len(document.vectors)} vectors; "
             "a document needs at least one chunk, and one vector for each"
         )
+    first = document.chunks[0]
+    attributes = attribute_values(document.attributes, document_id=document.document_id, title=first.title)
     return [
         {
             "id": chunk.id,
@@ -95,6 +104,7 @@ def _rows(document: EmbeddedDocument) -> list[dict[str, Any]]:
             "end": chunk.end,
             TEXT_COLUMN: chunk.passage,
             VECTOR_COLUMN: vector,
+            **attributes,
         }
         for chunk, vector in zip(document.chunks, document.vectors, strict=True)
     ]

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments.stores.fusion import fuse
+from deployments.stores.lance_filters import attribute_updates, condition
 from deployments.stores.lance_rows import (
     CHUNK_COLUMNS,
     TEXT_COLUMN,
     VECTOR_COLUMN,
     check_name,
     fingerprint_in,
+    has_attributes,
     is_one_of,
     schema_for,
     to_chunk,
     to_table,
 )
-from serve_app.contracts import CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, Vector
+from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, Vector
 from serve_app.errors import EmbeddingMismatch, EmptyCollection, Unavailable
+from serve_app.filters import Filter, Scalar
 
 if TYPE_CHECKING:
     from lancedb.db import AsyncConnection
@@ -99,6 +103,7 @@ class LanceStore:
         if not documents:
             return
         table = await self._get(collection)
+        await _cover_attributes(table)
         rows = to_table(documents, await table.schema())
         await (
             table.merge_insert("id")
@@ -119,6 +124,28 @@ class LanceStore:
             await table.delete(is_one_of("document_id", document_ids[i : i + DELETE_BATCH]))
         return before - await table.count_rows()
 
+    async def chunks_of(self, collection: str, document_id: str) -> list[Chunk]:
+        """Return a document's chunks in order; empty when it is not there."""
+        table = await self._find(collection)
+        if table is None:
+            return []
+        rows = await table.query().where(is_one_of("document_id", [document_id])).select(CHUNK_COLUMNS).to_list()
+        return sorted(map(to_chunk, rows), key=lambda chunk: chunk.ordinal)
+
+    async def set_attributes(self, collection: str, document_id: str, attributes: Mapping[str, Scalar]) -> None:
+        """Give a stored document other attributes, in one commit; its chunks stay."""
+        table = await self._find(collection)
+        if table is not None:
+            await _cover_attributes(table)
+            where = is_one_of("document_id", [document_id])
+            await table.update(updates_sql=attribute_updates(attributes), where=where)
+
+    async def drop(self, collection: str) -> None:
+        """Delete a collection with all it holds; one that is not there is no error."""
+        check_name(collection)
+        await (await self._connect()).drop_table(collection, ignore_missing=True)
+        self._tables.pop(collection, None)
+
     async def finish(self, collection: str) -> None:
         """Compact, bring the BM25 index up to date and, in a large collection, build a vector index."""
         table = await self._get(collection)
@@ -131,14 +158,19 @@ class LanceStore:
             await table.create_index(VECTOR_COLUMN, config=IvfPq(distance_type="cosine"))
         await table.optimize(cleanup_older_than=timedelta(seconds=KEEP_VERSIONS_S))
 
-    async def search(self, collection: str, vector: Vector, *, text: str, top_k: int) -> list[Hit]:
+    async def search(
+        self, collection: str, vector: Vector, *, text: str, top_k: int, filters: Filter | None = None
+    ) -> list[Hit]:
         """Return at most ``top_k`` chunks, by cosine distance and BM25, fused by reciprocal rank.
+
+        Only documents that pass the filters are ranked.
 
         Raises:
             EmptyCollection: there is no such collection.
             Unavailable: the store cannot be read.
         """
-        return await self._retry_on_stale(collection, lambda: self._search(collection, vector, text=text, top_k=top_k))
+        question = _Question(vector, text, depth=max(MIN_CANDIDATES, CANDIDATES_PER_HIT * top_k), filters=filters)
+        return (await self._retry_on_stale(collection, lambda: self._search(collection, question)))[:top_k]
 
     async def _describe(self, collection: str) -> CollectionInfo | None:
         table = await self._find(collection)
@@ -148,13 +180,15 @@ class LanceStore:
         chunks, documents = await asyncio.gather(table.count_rows(), table.count_rows("ordinal = 0"))
         return CollectionInfo(collection, fingerprint, chunks=chunks, documents=documents)
 
-    async def _search(self, collection: str, vector: Vector, *, text: str, top_k: int) -> list[Hit]:
+    async def _search(self, collection: str, question: _Question) -> list[Hit]:
         table = await self._get(collection)
-        depth = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * top_k)
-        rankings = await asyncio.gather(_nearest(table, vector, depth), _matching(table, text, depth))
+        where = None
+        if question.filters is not None:
+            where = condition(question.filters, has_attributes=has_attributes(await table.schema()))
+        rankings = await asyncio.gather(_nearest(table, question, where), _matching(table, question, where))
         rows = {row["id"]: row for ranking in rankings for row in ranking}
         fused = fuse([[row["id"] for row in ranking] for ranking in rankings])
-        return [Hit(to_chunk(rows[key]), score) for key, score in fused[:top_k]]
+        return [Hit(to_chunk(rows[key]), score) for key, score in fused]
 
     async def _connect(self) -> AsyncConnection:
         if self._connection is None:
@@ -193,17 +227,38 @@ class LanceStore:
             raise Unavailable(f"collection {collection!r} cannot be read now") from err
 
 
-async def _nearest(table: AsyncTable, vector: Vector, depth: int) -> list[dict[str, Any]]:
-    query = table.query().nearest_to(list(vector)).distance_type("cosine").refine_factor(10)
-    return await query.select([*CHUNK_COLUMNS, "_distance"]).limit(depth).to_list()
+@dataclass(frozen=True, slots=True)
+class _Question:
+    vector: Vector
+    text: str
+    depth: int  # how much of each ranking is read
+    filters: Filter | None
 
 
-async def _matching(table: AsyncTable, text: str, depth: int) -> list[dict[str, Any]]:
+async def _nearest(table: AsyncTable, question: _Question, where: str | None) -> list[dict[str, Any]]:
+    query = table.query().nearest_to(list(question.vector)).distance_type("cosine").refine_factor(10)
+    query = query if where is None else query.where(where)  # before the ranking, as is LanceDB's default
+    return await query.select([*CHUNK_COLUMNS, "_distance"]).limit(question.depth).to_list()
+
+
+async def _matching(table: AsyncTable, question: _Question, where: str | None) -> list[dict[str, Any]]:
     # A match query takes the text as words: quotes, colons and brackets have no meaning, unlike in a query string.
     from lancedb.query import MatchQuery
 
-    query = table.query().nearest_to_text(MatchQuery(text, TEXT_COLUMN))  # type: ignore[call-arg]
-    return await query.select([*CHUNK_COLUMNS, "_score"]).limit(depth).to_list()
+    query = table.query().nearest_to_text(MatchQuery(question.text, TEXT_COLUMN))  # type: ignore[call-arg]
+    query = query if where is None else query.where(where)
+    return await query.select([*CHUNK_COLUMNS, "_score"]).limit(question.depth).to_list()
+
+
+async def _cover_attributes(table: AsyncTable) -> None:
+    """Give a collection of Manta 0.1.0 the columns of attributes; its documents have none but id and title."""
+    if not has_attributes(await table.schema()):
+        try:
+            await table.add_columns(attribute_updates({}))
+        except RuntimeError:  # another process was faster
+            await table.checkout_latest()  # type: ignore[no-untyped-call]
+            if not has_attributes(await table.schema()):
+                raise
 
 
 async def _index_of(table: AsyncTable, column: str) -> Any | None:

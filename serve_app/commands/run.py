@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from serve_app.apps import Json, build_schema, cpus_needed
-from serve_app.cluster import ClusterError, LocalCluster, require_free
+from serve_app.cluster import ClusterError, LocalCluster, free_ports, require_free
 from serve_app.config import ANY_ACCELERATOR, ModelConfig, PlatformConfig
 from serve_app.errors import CommandError
 from serve_app.settings import MIN_FREE_DISK_GIB
 
 POLL_S = 1.0
+DEFAULT_GRPC_PORT = 9000
 DEAD = {"DEPLOY_FAILED", "UNHEALTHY"}
 OnUp = Callable[["Running"], None]
 
@@ -31,6 +32,8 @@ class Running:
         self.config = config
         self.console = console
         self.url = f"http://{options['host']}:{options['port']}"
+        grpc = schema.get("grpc_options")
+        self.grpc_target = f"{options['host']}:{grpc['port']}" if grpc else None
         self.apps = [app["name"] for app in schema["applications"]]
         self._cluster = cluster
         self._started_s = time.monotonic()
@@ -76,7 +79,7 @@ def failure(name: str, app: Any) -> str:
     return f"{name} failed: {(lines or [told])[-1]}"
 
 
-def run(config: PlatformConfig, *, host: str, port: int, on_up: OnUp | None = None) -> NoReturn:
+def run(config: PlatformConfig, *, host: str, port: int, grpc_port: int | None = None, on_up: OnUp | None = None) -> NoReturn:
     """Start the platform, call ``on_up``, and serve until interrupted. Everything started ends with it.
 
     Raises:
@@ -90,11 +93,12 @@ def run(config: PlatformConfig, *, host: str, port: int, on_up: OnUp | None = No
     if needs_gpu(installed()):
         console.print("this is vLLM's GPU build: variants that name no accelerator take any GPU")
         config = with_accelerator(config, ANY_ACCELERATOR)
-    schema = build_schema(config, http_port=port, http_host=host)
     try:
         require_free(port, host)
+        chosen = own_grpc_port(grpc_port, host) if config.router.grpc else None
     except ClusterError as err:
         raise CommandError(str(err)) from err
+    schema = build_schema(config, http_port=port, http_host=host, grpc_port=chosen)
     cluster = LocalCluster(num_cpus=cpus_needed(schema))
     try:
         require_disk(cluster)
@@ -103,6 +107,8 @@ def run(config: PlatformConfig, *, host: str, port: int, on_up: OnUp | None = No
             cluster.start()
         running = Running(config, schema, cluster=cluster, console=console)
         cluster.deploy(schema)
+        if running.grpc_target:
+            console.print(f"gRPC: {escape(running.grpc_target)} (manta.v1.Inference)", highlight=False)
         if on_up is None:
             running.wait(running.apps)
             console.print(f"[bold]{escape(running.url)}/v1[/] serves; Ctrl-C stops it")
@@ -114,6 +120,17 @@ def run(config: PlatformConfig, *, host: str, port: int, on_up: OnUp | None = No
     finally:
         console.print("stopping")
         cluster.stop()
+
+
+def own_grpc_port(wanted: int | None, host: str) -> int:
+    """Return the gRPC API's port: the wanted one, else 9000 or a free one. Raises ClusterError when the wanted one is taken."""
+    try:
+        require_free(wanted or DEFAULT_GRPC_PORT, host, option="--grpc-port")
+    except ClusterError:
+        if wanted is not None:
+            raise
+        return free_ports(1)[0]
+    return wanted or DEFAULT_GRPC_PORT
 
 
 def installed() -> set[str]:

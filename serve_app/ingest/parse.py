@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from types import MappingProxyType
 
 from serve_app.ingest.documents import ParsedDocument, UnreadableFile
@@ -23,7 +23,7 @@ BYTE_ORDER_MARKS = (
 )
 
 
-def parse(path: Path, data: bytes) -> ParsedDocument:
+def parse(path: PurePath, data: bytes) -> ParsedDocument:
     """Return the document that a file holds; its suffix says how to read it.
 
     Raises:

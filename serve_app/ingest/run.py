@@ -7,19 +7,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from serve_app.contracts import Chunk, EmbeddedDocument, Embedder, Vector, VectorStore
+from serve_app.contracts import Chunk, EmbeddedDocument, Embedder, VectorStore
 from serve_app.errors import ErrorKind, PlatformError
 from serve_app.ingest.chunk import ChunkSizes, chunk
 from serve_app.ingest.documents import UnreadableFile
+from serve_app.ingest.embed import REQUESTS_IN_FLIGHT, embed_texts
 from serve_app.ingest.parse import parse
 from serve_app.ingest.report import FileFailure, IngestReport
 from serve_app.ingest.sources import SourceFile, SourceSet, content_hash
 from serve_app.ingest.tokens import Tokenizer
 
 COMMIT_CHUNKS = 256  # a batch of documents is stored when it has this many: few commits, little to redo
-# One forward pass that runs and one that waits keep the embedder busy; more would only make questions wait behind them.
-REQUEST_TEXTS = 32
-REQUESTS_IN_FLIGHT = 2
 # The embedder refuses the text itself: other files may be fine. Anything else would fail for every file.
 FAULTS_OF_THE_FILE = frozenset({ErrorKind.BAD_REQUEST, ErrorKind.TOO_LARGE})
 
@@ -130,25 +128,13 @@ class IngestRun:
 
     async def _embed(self, batch: Sequence[_Prepared]) -> list[EmbeddedDocument]:
         passages = [piece.passage for document in batch for piece in document.chunks]
-        vectors = iter(await self._embed_texts(passages))
+        vectors = iter(await embed_texts(self._embedder, passages, turns=self._requests))
         return [
             EmbeddedDocument(
                 document.document_id, document.content_hash, document.chunks, [next(vectors) for _ in document.chunks]
             )
             for document in batch
         ]
-
-    async def _embed_texts(self, texts: Sequence[str]) -> list[Vector]:
-        """Return one vector per text; texts of like length go in one request, so that little of it is padding."""
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        requests = [order[i : i + REQUEST_TEXTS] for i in range(0, len(order), REQUEST_TEXTS)]
-        answers = await asyncio.gather(*(self._request([texts[i] for i in request]) for request in requests))
-        vectors = [vector for answer in answers for vector in answer]
-        return [vector for _, vector in sorted(zip(order, vectors, strict=True), key=lambda pair: pair[0])]
-
-    async def _request(self, texts: Sequence[str]) -> list[list[float]]:
-        async with self._requests:
-            return await self._embedder.embed(texts)
 
     async def _prune(self, sources: SourceSet) -> None:
         """Delete the documents of this root whose file is gone; a file that failed is not gone."""

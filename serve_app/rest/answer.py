@@ -5,60 +5,106 @@ from __future__ import annotations
 import json
 import logging
 
-from serve_app.errors import PlatformError
+from serve_app.answerer import Answerer
+from serve_app.errors import Headers, PlatformError
 from serve_app.gateway import Reply
-from serve_app.rest.errors import STATUS, error_body, error_headers
-from serve_app.rest.http import Send, send_bytes, send_stream
+from serve_app.rest.errors import STATUS, error_body, error_event, error_headers
+from serve_app.rest.http import HeaderList, Send, send_bytes, send_chunks
+from serve_app.rest.operation import JSON_TYPE, STREAM_TYPE
 
 logger = logging.getLogger("ray.serve")
 
-JSON = (b"content-type", b"application/json")
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+COMMENT = b": keep-alive\n\n"
+NOBODY = Answerer()
+Body = bytes  # in the class, the name is a method's
 
 
 class Answer:
-    """Sends one answer; what is sent after it has begun can only be logged."""
+    """Sends one answer; what is sent after it has begun can only be logged, or said in a stream of events.
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    ``names_request`` is off where Serve puts ``x-request-id`` on the answer, so that it stands there once.
+    """
+
+    def __init__(self, send: Send, request_id: str, *, path: str = "", names_request: bool = True) -> None:
         self._send = send
+        self._path = path
+        self._names_request = names_request
+        self._is_streaming = False
         self.request_id = request_id
+        self.answerer = NOBODY  # who answers, as far as it is known; set by whoever handles the request
         self.is_started = False
 
-    async def json(self, document: object, *, status: int = 200) -> None:
+    async def json(self, document: object, *, status: int = 200, headers: Headers = ()) -> None:
         """Send a JSON document."""
-        await self.bytes(json.dumps(document).encode(), content_type="application/json", status=status)
+        await self.bytes(json.dumps(document).encode(), content_type=JSON_TYPE, status=status, headers=headers)
 
-    async def bytes(
-        self, body: bytes, *, content_type: str, status: int = 200, headers: tuple[tuple[str, str], ...] = ()
-    ) -> None:
+    async def bytes(self, body: bytes, *, content_type: str, status: int = 200, headers: Headers = ()) -> None:
         """Send bytes."""
-        more = [(name.encode(), value.encode()) for name, value in headers]
-        await self._bytes(status, body, [(b"content-type", content_type.encode()), *more])
+        await self._bytes(status, body, [(b"content-type", content_type.encode()), *_encoded(headers)])
 
     async def error(self, error: PlatformError) -> None:
-        """Send an error; when the answer has begun already, only the log can tell."""
-        if self.is_started:
+        """Send an error: as the last event of a stream that is kept alive, or to the log where an answer has begun."""
+        if self._is_streaming:
+            event = error_event(error, path=self._path, request_id=self.request_id)
+            await self._send({"type": "http.response.body", "body": event})
+        elif self.is_started:
             logger.error("request %s failed after its answer had begun: %s", self.request_id, error.message)
-            return
-        await self._bytes(STATUS[error.kind], error_body(error), error_headers(error))
+        else:
+            body = error_body(error, path=self._path, request_id=self.request_id)
+            await self._bytes(STATUS[error.kind], body, error_headers(error))
 
     async def reply(self, reply: Reply) -> None:
         """Send what the gateway answered."""
-        headers = [(b"content-type", reply.content_type.encode()), *manta_headers(reply)]
-        self.is_started = True
-        if isinstance(reply.body, bytes):
-            await send_bytes(self._send, 200, reply.body, headers=headers)
+        self.answerer = Answerer(reply.model, reply.variant, reply.pipeline_version)
+        headers = [(b"content-type", reply.content_type.encode()), *_encoded(reply.headers)]
+        if self._is_streaming:
+            await self._go_on(reply)
+        elif isinstance(reply.body, bytes):
+            await self._bytes(200, reply.body, headers)
         else:
-            await send_stream(self._send, reply.body, [*headers, *STREAM_HEADERS])
+            try:
+                await self._start(200, [*headers, *STREAM_HEADERS])
+            except BaseException:
+                await reply.body.aclose()
+                raise
+            await send_chunks(self._send, reply.body)
 
-    async def _bytes(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    async def begin_stream(self) -> None:
+        """Begin a stream of events whose first one is still to come."""
+        await self._start(200, [(b"content-type", STREAM_TYPE.encode()), *STREAM_HEADERS])
+        self._is_streaming = True
+
+    async def keep_alive(self) -> None:
+        """Send a comment, which every reader of events skips, down a stream that has begun."""
+        await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+
+    async def _go_on(self, reply: Reply) -> None:
+        self._is_streaming = False  # what fails from here on has been told by the stream itself, or cannot be
+        if isinstance(reply.body, bytes):  # an engine that does not stream this endpoint
+            await self._send({"type": "http.response.body", "body": b"data: " + reply.body + b"\n\n"})
+        else:
+            await send_chunks(self._send, reply.body)
+
+    async def _bytes(self, status: int, body: Body, headers: HeaderList) -> None:
         self.is_started = True
-        await send_bytes(self._send, status, body, headers=headers)
+        await send_bytes(self._send, status, body, headers=[*headers, *self._own_headers()])
+
+    async def _start(self, status: int, headers: HeaderList) -> None:
+        self.is_started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self._own_headers()]})
+
+    def _own_headers(self) -> HeaderList:
+        """Return the headers that say what answered, and to which request."""
+        answerer = self.answerer
+        said = (
+            ("x-request-id", self.request_id if self._names_request else None),
+            ("x-manta-model", answerer.model),
+            ("x-manta-variant", answerer.variant),
+            ("x-manta-pipeline-version", answerer.pipeline_version),
+        )
+        return [(name.encode(), value.encode()) for name, value in said if value is not None]
 
 
-def manta_headers(reply: Reply) -> list[tuple[bytes, bytes]]:
-    """Return the headers that say what answered, and what the caller's limits still allow."""
-    said = [("x-manta-model", reply.model), ("x-manta-variant", reply.variant)]
-    if reply.pipeline_version is not None:
-        said.append(("x-manta-pipeline-version", reply.pipeline_version))
-    return [(name.encode(), value.encode()) for name, value in (*said, *reply.headers)]
+def _encoded(headers: Headers) -> HeaderList:
+    return [(name.encode(), value.encode()) for name, value in headers]

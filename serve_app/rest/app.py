@@ -10,6 +10,8 @@ from serve_app.inference import Inference
 from serve_app.request_ids import request_id_for
 from serve_app.rest.answer import Answer
 from serve_app.rest.core import CoreRoutes, StatusReport
+from serve_app.rest.cors import Cors
+from serve_app.rest.docs import DocsRoutes
 from serve_app.rest.http import ClientGone, Receive, Scope, Send, answer_lifespan, header
 from serve_app.rest.request import Request
 from serve_app.rest.routing import Route, RouteTable
@@ -18,20 +20,41 @@ logger = logging.getLogger("ray.serve")
 
 
 class RestApp:
-    """ASGI application over an Inference; ``more`` are routes of other parts."""
+    """ASGI application over an Inference; ``more`` are routes of other parts.
 
-    def __init__(self, inference: Inference, *, report: StatusReport | None = None, more: Iterable[Route] = ()) -> None:
+    ``names_requests`` is off behind Serve, which puts ``x-request-id`` on every answer itself.
+    """
+
+    def __init__(
+        self,
+        inference: Inference,
+        *,
+        report: StatusReport | None = None,
+        more: Iterable[Route] = (),
+        names_requests: bool = True,
+    ) -> None:
         self._inference = inference
-        self._table = RouteTable([*CoreRoutes(inference, report=report).routes(), *more])
+        self._names_requests = names_requests
+        described = [*CoreRoutes(inference, report=report).routes(), *more]
+        docs = DocsRoutes(described, has_keys=lambda: inference.view.document.auth.is_on)
+        self.table = RouteTable([*described, *docs.routes()])
+        self._cors = Cors(self._serve_http)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] == "lifespan":
             await answer_lifespan(receive, send)
         elif scope["type"] == "http":
-            request_id = request_id_for(header(scope, b"x-request-id"))
-            request = Request(scope, receive, request_id=request_id)
-            await self._serve(request, Answer(send, request_id))
+            if origins := self._inference.view.document.cors_origins:
+                await self._cors.app(origins)(scope, receive, send)
+            else:
+                await self._serve_http(scope, receive, send)
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = request_id_for(header(scope, b"x-request-id"))
+        request = Request(scope, receive, request_id=request_id)
+        answer = Answer(send, request_id, path=request.path, names_request=self._names_requests)
+        await self._serve(request, answer)
 
     async def _serve(self, request: Request, answer: Answer) -> None:
         try:
@@ -45,7 +68,7 @@ class RestApp:
             await answer.error(PlatformError("internal error; quote the request id when you report it"))
 
     async def _handle(self, request: Request, answer: Answer) -> None:
-        route, params = self._table.match(request.method, request.path)
+        route, params = self.table.match(request.method, request.path)
         request.params = params
         if not route.is_open:
             request.caller = self._inference.authenticate(request.header("authorization"), request.header("x-api-key"))

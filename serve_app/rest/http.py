@@ -14,7 +14,10 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = Iterable[tuple[bytes, bytes]]
+HeaderList = list[tuple[bytes, bytes]]
+
+
+MAX_DEPTH = 128
 
 
 class ClientGone(Exception):
@@ -70,24 +73,40 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise BadRequest(f"the body is not valid JSON: {message}") from err
     if not isinstance(document, dict):
         raise BadRequest(f"the body must be a JSON object, got {type(document).__name__}")
+    # Each level opens a bracket, so that few bodies need a closer look.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        _check_depth(document)
     return document
+
+
+def _check_depth(document: dict[str, Any]) -> None:
+    """Raise BadRequest for what the parser of whoever reads the body next might fail on."""
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]
+        if not level:
+            return
+    raise BadRequest(f"the body is nested more than {MAX_DEPTH} levels deep")
+
+
+def _inside(container: Any) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _refuse_constant(_: str) -> NoReturn:
     raise ValueError("NaN and Infinity are no JSON")
 
 
-async def send_bytes(send: Send, status: int, body: bytes, *, headers: Headers = ()) -> None:
+async def send_bytes(send: Send, status: int, body: bytes, *, headers: HeaderList) -> None:
     """Send a whole answer."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_stream(send: Send, chunks: ByteStream, headers: Headers) -> None:
-    """Send chunks as they come; the source is closed however this ends."""
+async def send_chunks(send: Send, chunks: ByteStream) -> None:
+    """Send chunks as they come down an answer that has begun, and end it; the source is closed however this ends."""
     try:
-        await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
         async for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

@@ -1,16 +1,35 @@
-"""Wire models of /v1/embeddings, which Manta answers itself."""
+"""Wire models of what Manta answers itself: /v1/embeddings and the list of models."""
 
 from __future__ import annotations
 
 import base64
 import struct
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serve_app.errors import BadRequest
 from serve_app.inference import Embeddings
+from serve_app.model_cards import CREATED
+
+MODEL_CARD: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": {"type": "integer", "description": "0: a platform does not know when its models were made."},
+        "owned_by": {"const": "manta"},
+        "kind": {"enum": ["model", "pipeline", "embedder"]},
+        "engine": {"type": "string", "description": "`simulated` where no real model answers."},
+        "max_model_len": {"type": "integer", "description": "Longest prompt plus answer, in tokens, where it is configured."},
+        "variants": {"type": "array", "items": {"type": "object"}, "description": "With their weights; for admins."},
+        "versions": {"type": "array", "items": {"type": "object"}, "description": "With their weights; for admins."},
+        "embedding": {"type": "object", "description": "What an embedder's vectors are; on a single card only."},
+    },
+    "required": ["id", "object", "created", "owned_by", "kind"],
+}
 
 
 class EmbeddingsRequest(BaseModel):
@@ -54,3 +73,11 @@ def _encode(vector: Sequence[float], encoding: str) -> str | list[float]:
     if encoding == "base64":
         return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
     return list(vector)
+
+
+def anthropic_list(cards: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the list of models as Anthropic's clients read it; the fields of OpenAI's cards stay on it."""
+    made = datetime.fromtimestamp(CREATED, UTC).isoformat().replace("+00:00", "Z")
+    data = [{**card, "type": "model", "display_name": card["id"], "created_at": made} for card in cards]
+    ids = [card["id"] for card in cards]
+    return {"data": data, "has_more": False, "first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}

@@ -8,7 +8,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from serve_app.config import ApiKeyConfig
+from serve_app.errors import BadRequest
+from serve_app.rest.forms import parse_form
 from serve_app.rest.http import Receive, Scope, header, parse_object, read_body
+from serve_app.rest.operation import FORM_TYPE, JSON_TYPE
 
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
@@ -47,10 +50,33 @@ class Request:
         """Return the body. Raises BodyTooLarge; ClientGone when the client leaves meanwhile."""
         return await read_body(self._scope, self.receive, limit_bytes=limit_bytes)
 
+    @property
+    def content_type(self) -> str:
+        """What the body is, in lower case and without parameters; JSON when nothing is said."""
+        return (self.header("content-type") or JSON_TYPE).partition(";")[0].strip().lower()
+
     def parse(self, raw: bytes) -> dict[str, Any]:
         """Return the JSON object in a body that was read. Raises BadRequest."""
+        self.require_json()
+        return parse_object(raw)
+
+    def require_json(self) -> None:
+        """Raise BadRequest when the body is said to be anything but JSON."""
+        if not _is_json(self.content_type):
+            raise BadRequest(f"content-type must be {JSON_TYPE} here", param="content-type")
+
+    def parse_relayed(self, raw: bytes) -> dict[str, Any]:
+        """Return the JSON object in a body that was read, or what a Router must know of a form. Raises BadRequest."""
+        if self.content_type == FORM_TYPE:
+            return parse_form(raw, self.header("content-type") or "")
+        if not _is_json(self.content_type):
+            raise BadRequest(f"content-type must be {JSON_TYPE} or {FORM_TYPE}", param="content-type")
         return parse_object(raw)
 
     async def json(self, *, limit_bytes: int) -> dict[str, Any]:
         """Return the JSON object in the body. Raises BodyTooLarge, BadRequest."""
         return self.parse(await self.body(limit_bytes=limit_bytes))
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type == JSON_TYPE or (content_type.startswith("application/") and content_type.endswith("+json"))

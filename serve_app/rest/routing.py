@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from serve_app.errors import MethodNotAllowed, UnknownRoute
 from serve_app.rest.answer import Answer
+from serve_app.rest.operation import Operation
 from serve_app.rest.request import Request
 
 Handler = Callable[[Request, Answer], Awaitable[None]]
@@ -23,6 +24,7 @@ class Route:
     template: str
     handle: Handler
     is_open: bool = False  # answered without a key
+    operation: Operation | None = None  # what the OpenAPI document says of it; every route that is served has one
 
 
 class Match(NamedTuple):
@@ -38,7 +40,8 @@ class RouteTable:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._fixed: dict[str, dict[str, Route]] = {}
         self._templates: list[tuple[re.Pattern[str], dict[str, Route]]] = []
-        for route in routes:
+        self.routes = tuple(routes)
+        for route in self.routes:
             self._methods(route.template)[route.method] = route
 
     def match(self, method: str, path: str) -> Match:

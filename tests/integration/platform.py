@@ -25,14 +25,16 @@ class Platform:
     """A running platform and how to reach it."""
 
     def __init__(self, config: dict[str, Any], *, spare_cpus: float = 4) -> None:
-        self.port = free_ports(1)[0]
+        self.port, self.grpc_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
+        self.grpc_target = f"127.0.0.1:{self.grpc_port}"
         schema = self.schema(config)
         self.cluster = LocalCluster(num_cpus=cpus_needed(schema) + spare_cpus)
 
     def schema(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return the Serve schema of a configuration, on this platform's port."""
-        return build_schema(PlatformConfig.model_validate(config), http_port=self.port, http_host="127.0.0.1")
+        made = PlatformConfig.model_validate(config)
+        return build_schema(made, http_port=self.port, http_host="127.0.0.1", grpc_port=self.grpc_port)
 
     def deploy(self, config: dict[str, Any], *, wait: bool = True) -> None:
         """Deploy, and wait until every application runs."""

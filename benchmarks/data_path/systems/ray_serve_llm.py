@@ -36,6 +36,7 @@ RAY_DEFAULTS = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "30",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "10",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "10",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "",
 }
 # https://docs.ray.io/en/master/kuberay/user-guides/serve-high-throughput.html. Its VLLM_USE_RAY_V2_EXECUTOR_BACKEND is
 # for GPUs: on a CPU ray.serve.llm runs vLLM with its multiprocessing executor.

@@ -21,6 +21,7 @@ import pytest
 from serve_app.affinity import affinity_key
 from serve_app.cluster import free_ports
 from serve_app.config import ApiKeyConfig, AuthConfig
+from serve_app.credentials import hash_of
 from serve_app.contracts import DRAINING_HEADER
 from serve_app.errors import BodyTooLarge, PlatformError, UnknownModel
 from serve_app.rest.errors import error_body
@@ -253,7 +254,7 @@ def alone() -> Iterator[Platform]:
 
 
 def refusal(authorization: str | None) -> PlatformError:
-    keys = tuple(ApiKeyConfig(name=key.tenant, sha256=digest) for digest, key in KEYS.items())
+    keys = (ApiKeyConfig(name="ann", hash=hash_of("manta_ann_secret")),)
     with pytest.raises(PlatformError) as caught:
         RoutingView(RoutingDocument(auth=AuthConfig(keys=keys))).authenticate(authorization)
     return caught.value

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from deployments.retriever import CHECK_EVERY_S, Retriever
 from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, SearchQuery, Vector
 from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
+from serve_app.filters import Comparison, Filter, Scalar
 
 PRINT = EmbeddingFingerprint("org/fake", dimension=1, normalized=True)
 HIT = Hit(Chunk("d#0", "d", 0, title="D", headings=(), text="t", start=0, end=1), 1.0)
@@ -31,13 +32,22 @@ class FakeEmbedder:
 class FakeStore:
     info: CollectionInfo | None
     described: int = 0
+    filters: Filter | None = None
     searches: list[tuple[str, Vector, str, int]] = field(default_factory=list)
 
     async def describe(self, collection: str) -> CollectionInfo | None:
         self.described += 1
         return self.info
 
-    async def search(self, collection: str, vector: Vector, *, text: str, top_k: int) -> list[Hit]:
+    async def chunks_of(self, collection: str, document_id: str) -> list[Chunk]:
+        return []
+
+    async def set_attributes(self, collection: str, document_id: str, attributes: Mapping[str, Scalar]) -> None: ...
+    async def drop(self, collection: str) -> None: ...
+    async def search(
+        self, collection: str, vector: Vector, *, text: str, top_k: int, filters: Filter | None = None
+    ) -> list[Hit]:
+        self.filters = filters
         self.searches.append((collection, vector, text, top_k))
         return [HIT]
 
@@ -118,3 +128,10 @@ async def test_a_used_up_budget_ends_the_search(budget_s: float) -> None:
     query = SearchQuery(collection="docs", embedder="fake", text="why?", top_k=3, budget_s=budget_s)
     with pytest.raises(DeadlineExceeded, match="'docs'"):
         await retriever(FakeStore(info()), delay_s=5.0).search(query)
+
+
+async def test_filters_reach_the_store() -> None:
+    store = FakeStore(CollectionInfo("docs", PRINT, chunks=1, documents=1))
+    wanted = Comparison("eq", "year", 2024)
+    await Retriever([], store, embedders={"fake": FakeEmbedder()}).search(replace(QUERY, filters=wanted))
+    assert store.filters == wanted

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from ray.serve.config import gRPCOptions
 from ray.serve.schema import ServeDeploySchema
 
 from serve_app.apps import build_schema, cpus_needed
 from serve_app.config import PlatformConfig
+from serve_app.errors import CommandError, OpenToEverybody
 from serve_app.rollout.document import RoutingDocument
 
 DOCUMENT: dict[str, Any] = {
@@ -39,7 +42,7 @@ DOCUMENT: dict[str, Any] = {
 
 
 def schema(document: dict[str, Any]) -> dict[str, Any]:
-    return build_schema(PlatformConfig.model_validate(document))
+    return build_schema(PlatformConfig.model_validate(document), http_host="127.0.0.1")
 
 
 def apps(document: dict[str, Any]) -> dict[str, Any]:
@@ -108,5 +111,119 @@ def test_cpus_needed_counts_every_replica_at_its_most() -> None:
     assert cpus_needed(schema(DOCUMENT)) == pytest.approx(10.6)
 
 
+def local(document: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return build_schema(PlatformConfig.model_validate(document), http_host="127.0.0.1", **options)
+
+
+def test_grpc_is_served_beside_rest_unless_it_is_switched_off() -> None:
+    assert local(DOCUMENT, grpc_port=9100)["grpc_options"] == {
+        "port": 9100,
+        "grpc_servicer_functions": ["serve_app.rpc.services:add_inference", "serve_app.rpc.services:add_health"],
+    }
+    assert "grpc_options" not in local({**DOCUMENT, "router": {"grpc": False}})
+    assert "grpc_options" not in local(DOCUMENT, grpc_port=None)
+
+
+def test_what_serve_calls_for_grpc_can_be_imported() -> None:
+    options = ServeDeploySchema.model_validate(local({})).grpc_options
+    assert [f.__name__ for f in gRPCOptions(**options.model_dump()).grpc_servicer_func_callable] == [
+        "add_inference",
+        "add_health",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local_only"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("::", False), ("10.0.0.5", False), ("example.org", False)],
+)
+def test_a_platform_on_a_loopback_address_tells_its_routers(host: str, is_local_only: bool) -> None:
+    made = build_schema(PlatformConfig.model_validate({**DOCUMENT, "auth": {"allow_anonymous": True}}), http_host=host)
+    env = made["applications"][-1]["deployments"][0]["ray_actor_options"]["runtime_env"]["env_vars"]
+    assert (env.get("MANTA_LOCAL_ONLY") == "1") == is_local_only
+
+
+def test_grpc_takes_messages_as_large_as_the_limit_on_bodies() -> None:
+    found = []
+    for limit_bytes in (2**20, 100 * 2**20):
+        router = local({**DOCUMENT, "limits": {"max_body_bytes": limit_bytes}})["applications"][-1]
+        env = router["deployments"][0]["ray_actor_options"]["runtime_env"]["env_vars"]
+        found.append(int(env["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"]) // 2**20)
+    assert found == [64, 101]
+
+
 def test_without_pipelines_there_is_no_retriever() -> None:
     assert "retriever" not in apps({"models": DOCUMENT["models"]})
+
+
+KEY = {"name": "ann", "hash": f"sha256:{'0' * 32}:{'0' * 64}"}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])  # noqa: S104
+def test_a_platform_without_keys_is_not_opened_to_others(host: str) -> None:
+    with pytest.raises(OpenToEverybody, match="manta keys create") as caught:
+        build_schema(PlatformConfig.model_validate(DOCUMENT), http_host=host)
+    assert isinstance(caught.value, CommandError)
+
+
+@pytest.mark.parametrize(
+    ("auth", "host"),
+    [
+        ({}, "127.0.0.1"),
+        ({}, "::1"),
+        ({}, "localhost"),
+        ({"keys": [KEY]}, "0.0.0.0"),  # noqa: S104
+        ({"keys_file": "keys.yaml"}, "0.0.0.0"),  # noqa: S104
+        ({"allow_anonymous": True}, "0.0.0.0"),  # noqa: S104
+    ],
+    ids=["loopback", "loopback-6", "localhost", "keys", "file", "allowed"],
+)
+def test_a_platform_is_opened_by_keys_or_when_it_is_told_so(auth: dict[str, Any], host: str) -> None:
+    made = build_schema(PlatformConfig.model_validate({**DOCUMENT, "auth": auth}), http_host=host)
+    assert made["http_options"]["host"] == host
+
+
+@pytest.mark.parametrize("auth", [{"keys": [KEY]}, {"keys_file": "keys.yaml"}], ids=["keys", "file"])
+def test_the_ledger_of_limits_is_there_where_keys_are(auth: dict[str, Any]) -> None:
+    assert "limits" not in apps(DOCUMENT)
+    (deployment,) = apps({**DOCUMENT, "auth": auth})["limits"]["deployments"]
+    assert deployment["num_replicas"] == 1
+
+
+def test_the_routing_document_names_the_file_of_keys_and_does_not_hold_it() -> None:
+    made = apps({**DOCUMENT, "auth": {"keys_file": "/etc/manta/keys.yaml"}})["rollouts"]["deployments"][0]
+    document = RoutingDocument.model_validate(made["user_config"]["routing"])
+    assert (document.auth.keys_file, document.auth.keys) == ("/etc/manta/keys.yaml", ())
+
+
+def test_an_expiry_survives_its_way_to_the_routers() -> None:
+    key = {**KEY, "expires_at": "2030-01-31T00:00:00+01:00"}
+    made = apps({**DOCUMENT, "auth": {"keys": [key]}})["rollouts"]["deployments"][0]["user_config"]["routing"]
+    (found,) = RoutingDocument.model_validate(made).auth.keys
+    assert found.expires_at == datetime(2030, 1, 30, 23, tzinfo=UTC)
+
+
+STORES = {
+    "embedders": DOCUMENT["embedders"],
+    "vector_store": {"uri": "s3://bucket/lance/"},
+    "vector_stores": {"embedder": "minilm"},
+}
+
+
+def test_vector_stores_bring_their_service_and_a_retriever() -> None:
+    made = apps(STORES)
+    assert list(made) == ["rollouts", "embedder.minilm", "retriever", "documents", "router"]
+    args = made["documents"]["args"]
+    assert (args["uri"], args["embedder_source"]) == ("s3://bucket/lance-documents", "org/embedder")
+    assert made["documents"]["deployments"][0]["num_replicas"] == 1
+    assert made["retriever"]["args"]["bindings"] == []
+
+
+def test_uploads_may_be_kept_elsewhere() -> None:
+    stores = {**STORES, "vector_stores": {"embedder": "minilm", "uri": "/srv/uploads"}}
+    assert apps(stores)["documents"]["args"]["uri"] == "/srv/uploads"
+
+
+def test_cores_of_the_document_service_change_without_new_arguments() -> None:
+    few, many = ({**STORES, "vector_stores": {"embedder": "minilm", "cpus": cpus}} for cpus in (0.5, 2))
+    assert apps(few)["documents"]["args"] == apps(many)["documents"]["args"]
+    assert apps(many)["documents"]["deployments"][0]["ray_actor_options"]["num_cpus"] == 2

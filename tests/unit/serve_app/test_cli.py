@@ -75,14 +75,16 @@ def test_validate_can_leave_files_unchecked(file: Path) -> None:
 
 
 def test_render_prints_the_schema_that_apps_builds(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build_schema(config: PlatformConfig, *, http_port: int = 8000) -> dict[str, object]:
-        return {"http_options": {"port": http_port}, "applications": [{"name": model.name} for model in config.models]}
+    def build_schema(config: PlatformConfig, *, http_port: int, grpc_port: int) -> dict[str, object]:
+        ports = {"http_options": {"port": http_port}, "grpc_options": {"port": grpc_port}}
+        return {**ports, "applications": [{"name": model.name} for model in config.models]}
 
     apps = ModuleType("serve_app.apps")
     apps.build_schema = build_schema  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "serve_app.apps", apps)
-    result = manta("render", file, "--http-port", "8100")
-    assert (result.exit_code, result.stdout) == (0, "http_options:\n  port: 8100\napplications:\n- name: chat\n")
+    result = manta("render", file, "--http-port", "8100", "--grpc-port", "9100")
+    ports = "http_options:\n  port: 8100\ngrpc_options:\n  port: 9100\n"
+    assert (result.exit_code, result.stdout) == (0, f"{ports}applications:\n- name: chat\n")
 
 
 def test_render_refuses_a_wrong_configuration_before_it_builds(file: Path) -> None:

@@ -30,12 +30,23 @@ def test_a_port_in_use_is_refused_by_name() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ClusterError, match=rf"port {port} is in use .*--port"):
             require_free(port, "127.0.0.1")
+        with pytest.raises(ClusterError, match="choose another with --grpc-port"):
+            require_free(port, "127.0.0.1", option="--grpc-port")
 
 
 def test_two_runs_share_neither_ports_nor_files() -> None:
     one, other = serve_environment(Path("/one")), serve_environment(Path("/other"))
     same = {name for name in one if one[name] == other[name]}
     assert same == {*SERVE_SETTINGS, "RAY_SERVE_HAPROXY_NBTHREAD", "RAY_SERVE_HAPROXY_MAXCONN"}
+
+
+def test_the_replicas_ports_are_apart_from_all_others() -> None:
+    env = serve_environment(Path("/one"))
+    grpc, http = (
+        range(*(int(env[f"RAY_SERVE_DIRECT_INGRESS_{end}_{kind}_PORT"]) for end in ("MIN", "MAX"))) for kind in ("GRPC", "HTTP")
+    )
+    assert len(grpc) == len(http) == 600
+    assert 9_000 < grpc[0] < grpc[-1] < 12_000 < 30_000 <= http[0]
 
 
 def test_a_long_folder_for_temporary_files_is_not_used_for_sockets() -> None:

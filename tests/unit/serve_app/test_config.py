@@ -35,15 +35,24 @@ FULL: dict[str, Any] = {
         {
             "name": "docs",
             "versions": [
-                {"name": "v1", "embedder": "minilm", "collection": "docs", "prompt": "{{ question }}", "model": "chat"}
+                {
+                    "name": "v1",
+                    "embedder": "minilm",
+                    "collection": "docs",
+                    "prompt": "{{ question }}",
+                    "model": "chat",
+                    "condense": {"max_tokens": 32},
+                    "overrides": {"max_top_k": 10, "collections": ["others"]},
+                }
             ],
         }
     ],
     "vector_store": {"kind": "lancedb"},
-    "auth": {"keys": [{"name": "team", "sha256": "0" * 64, "models": ["chat", "docs"]}]},
+    "auth": {"keys": [{"name": "team", "hash": f"sha256:{'0' * 32}:{'0' * 64}", "models": ["chat", "docs"]}]},
     "limits": {"max_waiting": 1},
     "router": {"replicas": 2},
     "accelerators": [{"type": "L40S", "per_node": 2}],
+    "vector_stores": {"embedder": "minilm"},
 }
 LEVELS = [
     (),
@@ -55,12 +64,15 @@ LEVELS = [
     ("embedders", 0),
     ("pipelines", 0),
     ("pipelines", 0, "versions", 0),
+    ("pipelines", 0, "versions", 0, "condense"),
+    ("pipelines", 0, "versions", 0, "overrides"),
     ("vector_store",),
     ("auth",),
     ("auth", "keys", 0),
     ("limits",),
     ("router",),
     ("accelerators", 0),
+    ("vector_stores",),
 ]
 
 

@@ -16,12 +16,14 @@ from serve_app.errors import (
     MissingWeights,
     PlatformError,
     RateLimited,
+    UnknownCollection,
     UnknownModel,
 )
 
 OWN_ARGUMENTS: dict[type[PlatformError], tuple[Any, ...]] = {
     UnknownModel: ("chat",),
     BodyTooLarge: (1024,),
+    UnknownCollection: ("docs",),
     MethodNotAllowed: ("PUT", "/v1/models", ["GET"]),
     EmptyCollection: ("docs",),
     EmbeddingMismatch: ("docs", "org/a", "org/b"),

@@ -8,6 +8,7 @@ import struct
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import uvloop
@@ -236,6 +237,25 @@ async def test_a_request_line_cannot_be_broken_out_of() -> None:
     async with keeping(WHOLE) as (upstream, url, connections, _):
         with pytest.raises(BadRequest, match="URL"):
             await upstream.open(url, UpstreamRequest("POST", "/v1/x HTTP/1.1\r\nx: y", b"", "q"))
+        assert not connections
+
+
+async def test_a_kind_of_body_goes_out_as_it_came() -> None:
+    heard: list[bytes] = []
+
+    async def talk(request: bytes, writer: asyncio.StreamWriter) -> None:
+        heard.append(request)
+        writer.write(OK + b"0\r\n\r\n")
+
+    async with replica(talk) as (upstream, url):
+        (await upstream.open(url, replace(REQUEST, content_type="multipart/form-data; boundary=b"))).close()
+    assert b"\r\ncontent-type: multipart/form-data; boundary=b\r\n" in heard[0]
+
+
+async def test_a_header_cannot_be_broken_out_of() -> None:
+    async with keeping(WHOLE) as (upstream, url, connections, _):
+        with pytest.raises(BadRequest, match="content-type"):
+            await upstream.open(url, replace(REQUEST, content_type="a/b\r\nx: y"))
         assert not connections
 
 

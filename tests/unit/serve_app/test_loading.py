@@ -39,11 +39,13 @@ def load_errors(path: Path) -> str:
     return str(caught.value)
 
 
+HASH = f"sha256:{'0' * 32}:{'0' * 64}"
 WRONG = {
     "unknown-field-near": ("modles: []", "1: unknown field `modles`, did you mean `models`?"),
     "unknown-field-far": (
         "zzz: 1",
-        "1: unknown field `zzz`, allowed: models, embedders, pipelines, vector_store, auth, limits, router, accelerators",
+        "1: unknown field `zzz`, allowed: models, embedders, pipelines, vector_store, auth, "
+        "limits, router, vector_stores, accelerators",
     ),
     "unknown-field-of-a-variant": (
         "models:\n  - name: chat\n    variants:\n      - name: stable\n        source: a/b\n        engin: {}",
@@ -192,16 +194,33 @@ WRONG = {
     ),
     "field-twice": ("router: {}\nlimits: {}\nrouter: {}", "3: router: `router` stands here twice, first on line 1"),
     "key-twice": (
-        f"auth:\n  keys:\n    - {{name: a, sha256: '{'0' * 64}'}}\n    - {{name: b, sha256: '{'0' * 64}'}}",
-        f"4: auth.keys[1].sha256: key digests must be unique, '{'0' * 64}' is used more than once",
+        f"auth:\n  keys:\n    - {{name: a, hash: '{HASH}'}}\n    - {{name: a, hash: '{HASH}'}}",
+        "4: auth.keys[1].name: key names must be unique, 'a' is used more than once",
     ),
     "key-is-not-repeated": (
-        "auth: {keys: [{name: a, sha256: sk-a-real-key}]}",
-        "1: auth.keys[0].sha256: expected a SHA-256 digest: 64 hex digits in lower case",
+        "auth: {keys: [{name: a, hash: manta_a_real-key}]}",
+        "1: auth.keys[0].hash: expected `sha256:<salt>:<digest>` as `manta keys create NAME` prints it",
+    ),
+    "key-of-the-old-form": (
+        f"auth:\n  keys:\n    - name: a\n      sha256: '{'0' * 64}'",
+        "4: auth.keys[0].sha256: unsalted digests are no longer accepted; make a new key with `manta keys create NAME`, "
+        "use its `hash`",
     ),
     "key-for-an-unknown-model": (
-        f"auth: {{keys: [{{name: a, sha256: '{'0' * 64}', models: [chat]}}]}}",
+        f"auth: {{keys: [{{name: a, hash: '{HASH}', models: [chat]}}]}}",
         "1: auth.keys[0].models[0]: 'chat' is not declared, declared: none",
+    ),
+    "key-that-expires-somewhere": (
+        f"auth: {{keys: [{{name: a, hash: '{HASH}', expires_at: 2030-01-31 12:00}}]}}",
+        "1: auth.keys[0].expires_at: needs a time zone, such as 2030-01-31T00:00:00Z, got '2030-01-31 12:00'",
+    ),
+    "key-that-expires-never": (
+        f"auth: {{keys: [{{name: a, hash: '{HASH}', expires_at: never}}]}}",
+        "1: auth.keys[0].expires_at: expected a time such as 2030-01-31T00:00:00Z, got 'never'",
+    ),
+    "key-that-expires-on-a-day": (
+        f"auth: {{keys: [{{name: a, hash: '{HASH}', expires_at: 2030-01-31}}]}}",
+        "1: auth.keys[0].expires_at: needs a time zone, such as 2030-01-31T00:00:00Z, got '2030-01-31'",
     ),
 }
 
@@ -359,3 +378,25 @@ def test_the_demo_platform_is_valid() -> None:
     assert [model.name for model in config.models] == ["chat"]
     assert [embedder.name for embedder in config.embedders] == ["minilm"]
     assert [pipeline.name for pipeline in config.pipelines] == ["docs-assistant"]
+
+
+def test_the_file_of_keys_is_found_next_to_the_platform_and_not_read_into_it(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("auth: {keys_file: keys.yaml}", encoding="utf-8")
+    (tmp_path / "keys.yaml").write_text(f"keys: [{{name: a, hash: '{HASH}'}}]", encoding="utf-8")
+    auth = load_platform(tmp_path / "p.yaml").auth
+    assert (auth.keys_file, auth.keys, auth.is_on) == (str(tmp_path / "keys.yaml"), (), True)
+
+
+def test_a_missing_file_of_keys_is_named_with_line_and_fix(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("auth:\n  keys_file: keys.yaml\n", encoding="utf-8")
+    assert load_errors(tmp_path / "p.yaml") == (
+        f"{tmp_path}/p.yaml:2: auth.keys_file: {tmp_path}/keys.yaml: no such file; "
+        "write its path relative to this file; `manta keys create` makes one"
+    )
+    assert load_platform(tmp_path / "p.yaml", check_files=False).auth.keys_file == str(tmp_path / "keys.yaml")
+
+
+def test_what_is_wrong_in_the_file_of_keys_is_found_with_the_platform(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(f"auth: {{keys: [{{name: a, hash: '{HASH}'}}], keys_file: keys.yaml}}", encoding="utf-8")
+    (tmp_path / "keys.yaml").write_text(f"keys: [{{name: a, hash: '{HASH}'}}]", encoding="utf-8")
+    assert "keys[0].name: 'a' is in `auth.keys` too" in load_errors(tmp_path / "p.yaml")

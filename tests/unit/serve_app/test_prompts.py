@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.prompts import Passage, compile_prompt, render_prompt
+from serve_app.prompts import CONDENSE, Passage, Turn, compile_condense, compile_prompt, render_condense, render_prompt
 
 CITE = Path(__file__).parents[3] / "prompts" / "cite.j2"
 
@@ -43,6 +43,28 @@ WRONG = {
 def test_a_template_that_would_fail_later_is_refused_now(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compile_prompt(text)
+
+
+def test_a_template_may_have_to_do_without_passages() -> None:
+    assert compile_prompt("{{ hits[0].text }}")
+    with pytest.raises(ValueError, match="fails without passages, which `no_passages: answer` gives it"):
+        compile_prompt("{{ hits[0].text }}", may_be_empty=True)
+    assert render_prompt(compile_prompt(CITE.read_text(encoding="utf-8"), may_be_empty=True), "q", []).endswith("Question: q")
+
+
+def test_a_condense_prompt_sees_the_question_and_the_turns_before_it() -> None:
+    template = compile_condense("{% for t in history %}{{ t.role }}: {{ t.text }}\n{% endfor %}{{ question }}")
+    assert render_condense(template, "Why?", [Turn("user", "a"), Turn("assistant", "b")]) == "user: a\nassistant: b\nWhy?"
+
+
+def test_a_condense_prompt_has_no_passages() -> None:
+    with pytest.raises(ValueError, match="a condense prompt may use `question` and `history`, not `hits`"):
+        compile_condense("{{ hits }}")
+
+
+def test_the_built_in_condense_prompt_ends_with_the_question() -> None:
+    text = render_condense(compile_condense(CONDENSE), "Why?", [Turn("user", "Who?")])
+    assert text.endswith("user: Who?\n\nQuestion: Why?")
 
 
 def test_the_shipped_prompt_numbers_the_passages_and_asks_for_citations() -> None:

@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.settings import INTERNAL_TOKEN, Settings, new_token, read_settings
+from serve_app.settings import INTERNAL_TOKEN, LOCAL_ONLY, Settings, new_token, read_settings
 
 
 def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(INTERNAL_TOKEN, "t" * 16)
     assert read_settings() == read_settings({INTERNAL_TOKEN: "t" * 16}) == Settings("t" * 16)
+
+
+def test_a_local_platform_says_so_to_its_routers() -> None:
+    env = {INTERNAL_TOKEN: "t" * 16}
+    assert [read_settings({**env, **more}).is_local_only for more in ({}, {LOCAL_ONLY: "1"}, {LOCAL_ONLY: "0"})] == [
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("env", [{}, {INTERNAL_TOKEN: ""}, {INTERNAL_TOKEN: "t" * 15}], ids=["missing", "empty", "short"])

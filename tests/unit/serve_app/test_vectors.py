@@ -12,6 +12,7 @@ import pytest
 from serve_app import errors
 from serve_app.affinity import affinity_key
 from serve_app.config import ApiKeyConfig, AuthConfig
+from serve_app.credentials import hash_of
 from serve_app.errors import BadRequest, ErrorKind, PlatformError, Unauthenticated
 from serve_app.inference import check_choices
 from serve_app.request_ids import request_id_for
@@ -23,7 +24,7 @@ from serve_app.view import ANONYMOUS, RoutingView
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "vectors" / "routing.json").read_text())
 AUTHORIZATION: dict[str, Any] = VECTORS["authorization"]
-KEYS = tuple(ApiKeyConfig(name=key["tenant"], sha256=key["sha256"]) for key in AUTHORIZATION["keys"])
+KEYS = tuple(ApiKeyConfig.model_validate(record) for record in AUTHORIZATION["keys"])
 VIEW = RoutingView(RoutingDocument(auth=AuthConfig(keys=KEYS)))
 
 Vector = dict[str, Any]
@@ -67,18 +68,20 @@ def test_pick(vector: Vector) -> None:
     assert (bucket_of(vector["key"]), pick(table, vector["key"])) == (vector["bucket"], vector["variant"])
 
 
-@each("key_digests", label="key")
-def test_key_digest(vector: Vector) -> None:
-    assert hashlib.sha256(vector["key"].encode()).hexdigest() == vector["sha256"]
+@each("key_hashes", label="key")
+def test_key_hash(vector: Vector) -> None:
+    salt = bytes.fromhex(vector["salt"])
+    digest = hashlib.sha256(salt + vector["key"].encode()).hexdigest()
+    assert hash_of(vector["key"], salt=salt) == vector["hash"] == f"sha256:{vector['salt']}:{digest}"
 
 
 @pytest.mark.parametrize("case", AUTHORIZATION["cases"], ids=[case["why"] for case in AUTHORIZATION["cases"]])
 def test_authorization(case: Vector) -> None:
-    if case["tenant"] is None:
+    if case["key"] is None:
         with pytest.raises(Unauthenticated):
             VIEW.authenticate(case["header"])
     else:
-        assert VIEW.authenticate(case["header"]).name == case["tenant"]
+        assert VIEW.authenticate(case["header"]).name == case["key"]
 
 
 @pytest.mark.parametrize("case", AUTHORIZATION["cases"], ids=[case["why"] for case in AUTHORIZATION["cases"]])

@@ -5,13 +5,17 @@ from typing import Any
 import pytest
 
 from serve_app.apps import build_schema
+from serve_app.cluster import ClusterError
 from serve_app.commands.demo import how_to_go_on
-from serve_app.commands.run import Running, failure, needs_gpu, with_accelerator
+from serve_app.commands.run import Running, failure, needs_gpu, own_grpc_port, with_accelerator
 from serve_app.config import PlatformConfig
 from serve_app.errors import CommandError
 
 CONFIG = PlatformConfig.model_validate(
-    {"models": [{"name": "chat", "variants": [{"name": "stable", "source": "x", "engine": {"kind": "simulated"}}]}]}
+    {
+        "models": [{"name": "chat", "variants": [{"name": "stable", "source": "x", "engine": {"kind": "simulated"}}]}],
+        "auth": {"allow_anonymous": True},
+    }
 )
 NAMES = ("rollouts", "llm.chat.stable", "router")
 
@@ -60,6 +64,25 @@ def test_ray_that_stops_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         running(FakeCluster({}, is_living=False), monkeypatch).wait(NAMES)
 
 
+def test_the_grpc_port_is_9000_or_a_free_one_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: set[int] = set()
+
+    def require_free(port: int, host: str, *, option: str) -> None:
+        if port in taken:
+            raise ClusterError(f"{port} is taken; {option}")
+
+    monkeypatch.setattr("serve_app.commands.run.require_free", require_free)
+    assert [own_grpc_port(wanted, "127.0.0.1") for wanted in (None, 9100)] == [9000, 9100]
+    taken |= {9000, 9100}
+    assert own_grpc_port(None, "127.0.0.1") not in taken
+    with pytest.raises(ClusterError, match="9100 is taken; --grpc-port"):
+        own_grpc_port(9100, "127.0.0.1")
+
+
+def test_a_run_knows_where_its_grpc_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert running(FakeCluster({}), monkeypatch).grpc_target == "0.0.0.0:9000"
+
+
 def test_a_failure_without_a_message_still_names_the_application() -> None:
     assert failure("x", {"message": ""}) == "x failed: no message"
 
@@ -79,7 +102,7 @@ def test_on_vllms_gpu_build_variants_without_an_accelerator_take_any_gpu() -> No
     config = PlatformConfig.model_validate({"models": [{"name": "chat", "variants": variants}]})
     changed = with_accelerator(config, "any")
     assert [v.accelerator for v in changed.models[0].variants] == ["any", "L40S", None]
-    options = build_schema(changed)["applications"][1]["deployments"][0]["ray_actor_options"]
+    options = build_schema(changed, http_host="127.0.0.1")["applications"][1]["deployments"][0]["ray_actor_options"]
     assert options == {"num_cpus": 1.0, "num_gpus": 1}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, Vector
 from serve_app.errors import BadRequest, EmbeddingMismatch
+from serve_app.filters import Filter, Scalar
 
 
 class WordTokenizer:
@@ -71,8 +72,16 @@ class MemoryStore:
     async def delete_documents(self, collection: str, document_ids: Sequence[str]) -> int:
         return sum(len(self.stored.pop(name).chunks) for name in document_ids)
 
+    async def chunks_of(self, collection: str, document_id: str) -> list[Chunk]:
+        return list(self.stored[document_id].chunks)
+
     async def finish(self, collection: str) -> None:
         self.finished += 1
 
-    async def search(self, collection: str, vector: Vector, *, text: str, top_k: int) -> list[Hit]:
+    async def search(
+        self, collection: str, vector: Vector, *, text: str, top_k: int, filters: Filter | None = None
+    ) -> list[Hit]:
         return []
+
+    async def set_attributes(self, collection: str, document_id: str, attributes: Mapping[str, Scalar]) -> None: ...
+    async def drop(self, collection: str) -> None: ...

@@ -10,6 +10,7 @@ from rich.console import Console
 from deployments.stores.lancedb import LanceStore
 from serve_app.contracts import EmbeddingFingerprint
 from serve_app.errors import BadRequest, EmbeddingMismatch, Unavailable
+from serve_app.ingest import embed as embed_module
 from serve_app.ingest import run as run_module
 from serve_app.ingest.command import IngestOptions, ingest
 from serve_app.ingest.report import FileFailure, IngestReport
@@ -165,7 +166,7 @@ async def test_an_embedder_that_goes_away_ends_the_run_and_a_rerun_completes_it(
 
 
 async def test_many_texts_go_in_requests_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "REQUEST_TEXTS", 3)
+    monkeypatch.setattr(embed_module, "REQUEST_TEXTS", 3)
     (tmp_path / "long.txt").write_text("\n\n".join("word " * n for n in range(100, 108)))
     embedder, store = FakeEmbedder(), MemoryStore()
     report = await run(tmp_path, store, embedder=embedder)

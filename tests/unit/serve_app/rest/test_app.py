@@ -50,6 +50,12 @@ async def test_a_stream_that_breaks_ends_in_an_error_event() -> None:
     assert (first, json.loads(last[6:])["error"]["code"]) == (b"data: 1", "stream_broken")
 
 
+async def test_a_stream_that_breaks_tells_anthropics_clients_in_their_form() -> None:
+    made = ready(FakeResponse((b"data: 1\n\n", BROKEN), content_type=SSE))
+    response = await request(made, "POST", "/v1/messages", json={**ASK, "stream": True})
+    assert response.content.split(b"\n\n")[1].startswith(b'event: error\ndata: {"type": "error"')
+
+
 async def test_a_pipeline_is_called_like_a_model() -> None:
     response = await request(ready(FakeResponse((b"{}",))), "POST", CHAT, json={**ASK, "model": "docs"})
     assert (response.headers["x-manta-pipeline-version"], len(response.json()["citations"])) == ("v1", 2)

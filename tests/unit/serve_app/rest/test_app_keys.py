@@ -7,7 +7,7 @@ from serve_app.config import AuthConfig
 from serve_app.inference import Inference
 from serve_app.rest.app import RestApp
 from tests.unit.serve_app.rest.front import ASK, CHAT, error_of, ready, request
-from tests.unit.serve_app.test_view import ANN, BOB
+from tests.unit.serve_app.test_view import ANN, ANN_KEY, BOB, BOB_KEY
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,12 @@ from tests.unit.serve_app.test_view import ANN, BOB
         ("POST", CHAT, "wrong", (401, "invalid_api_key", None)),
         ("GET", "/v1/models", None, (401, "invalid_api_key", None)),
         ("GET", "/v1/models/chat", None, (401, "invalid_api_key", None)),
-        ("GET", "/v1/models/docs", "secret", (403, "permission_denied", "model")),
-        ("GET", "/v1/models/nope", "secret", (404, "model_not_found", "model")),
+        ("GET", "/v1/models/docs", ANN_KEY, (403, "permission_denied", "model")),
+        ("GET", "/v1/models/nope", ANN_KEY, (404, "model_not_found", "model")),
         ("GET", "/admin/status", None, (401, "invalid_api_key", None)),
-        ("GET", "/admin/status", "secret", (403, "permission_denied", None)),
+        ("GET", "/admin/status", ANN_KEY, (403, "permission_denied", None)),
+        ("GET", "/readyz?model=chat", None, (401, "invalid_api_key", None)),
+        ("GET", "/readyz?model=docs", ANN_KEY, (403, "permission_denied", "model")),
     ],
 )
 async def test_keys_are_asked_for(method: str, path: str, key: str | None, answer: tuple[int, str, str | None]) -> None:
@@ -34,7 +36,7 @@ async def test_keys_are_asked_for(method: str, path: str, key: str | None, answe
 async def test_a_key_bound_to_models_may_not_use_others() -> None:
     made = ready(auth=AuthConfig(keys=(ANN,)))
     for name, status in {"chat": 200, "docs": 403}.items():
-        headers = {"authorization": "Bearer secret"}
+        headers = {"authorization": f"Bearer {ANN_KEY}"}
         assert (await request(made, "POST", CHAT, json={**ASK, "model": name}, headers=headers)).status_code == status
 
 
@@ -44,7 +46,7 @@ async def test_a_key_is_asked_for_before_the_body_is_read() -> None:
 
 
 async def test_the_status_is_for_admins() -> None:
-    headers = {"authorization": "Bearer other"}
+    headers = {"authorization": f"Bearer {BOB_KEY}"}
     made = ready(auth=AuthConfig(keys=(ANN, BOB)))
     assert (await request(made, "GET", "/admin/status", headers=headers)).json() == {"all": "well"}
     assert (await request(ready(), "GET", "/admin/status")).json() == {"all": "well"}
@@ -54,13 +56,13 @@ async def test_models_pipelines_and_embedders_are_listed_as_far_as_the_key_reach
     listed = (await request(ready(), "GET", "/v1/models")).json()
     assert [(c["id"], c["kind"]) for c in listed["data"]] == [("chat", "model"), ("docs", "pipeline"), ("minilm", "embedder")]
     made = ready(auth=AuthConfig(keys=(ANN,)))
-    listed = (await request(made, "GET", "/v1/models", headers={"authorization": "Bearer secret"})).json()
+    listed = (await request(made, "GET", "/v1/models", headers={"authorization": f"Bearer {ANN_KEY}"})).json()
     assert [c["id"] for c in listed["data"]] == ["chat"]
 
 
 async def test_a_card_says_what_a_model_is() -> None:
     card = (await request(ready(), "GET", "/v1/models/chat")).json()
-    assert (card["variants"], card["engine"]) == (["stable"], "simulated")
+    assert (card["owned_by"], card["created"], card["engine"]) == ("manta", 0, "simulated")
     card = (await request(ready(), "GET", "/v1/models/minilm")).json()
     assert card["embedding"] == {"model": "org/minilm", "dimension": 2, "normalized": True}
 

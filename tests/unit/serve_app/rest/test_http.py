@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serve_app.errors import BadRequest, BodyTooLarge
-from serve_app.rest.http import ClientGone, answer_lifespan, parse_object, read_body, send_stream, while_connected
+from serve_app.rest.http import ClientGone, answer_lifespan, parse_object, read_body, send_chunks, while_connected
 from tests.unit.serve_app.fakes import turns
 
 
@@ -65,14 +65,19 @@ async def test_a_client_that_leaves_in_its_request_is_gone() -> None:
         (b"[" * 200_000, "not nested without end"),
         (b'{"a": ' + b"1" * 5000 + b"}", "numbers of sensible size"),
         (b'{"a": NaN}', "not valid JSON"),
+        (b'{"a": ' + b"[" * 128 + b"]" * 128 + b"}", "nested more than 128 levels deep"),
         (b"[1]", "must be a JSON object, got list"),
         (b"null", "must be a JSON object, got NoneType"),
     ],
-    ids=["empty", "syntax", "no-utf-8", "deep", "long-number", "nan", "list", "null"],
+    ids=["empty", "syntax", "no-utf-8", "deep", "long-number", "nan", "too-deep", "list", "null"],
 )
 def test_what_is_no_json_object_is_refused(raw: bytes, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         parse_object(raw)
+
+
+def test_as_deep_as_allowed_and_as_wide_as_wanted_is_read() -> None:
+    assert parse_object(b'{"a": ' + b"[" * 127 + b"]" * 127 + b', "b": [' + b"[]," * 1000 + b"[]]}")["a"]
 
 
 async def test_work_that_ends_ends_the_watch_for_the_client() -> None:
@@ -149,9 +154,8 @@ async def test_a_stream_is_sent_chunk_by_chunk_and_closed() -> None:
         sent.append((message["type"], message.get("body"), message.get("more_body", False)))
 
     chunks = Chunks([b"a", b"b"])
-    await send_stream(send, chunks, [])
+    await send_chunks(send, chunks)
     assert sent == [
-        ("http.response.start", None, False),
         ("http.response.body", b"a", True),
         ("http.response.body", b"b", True),
         ("http.response.body", b"", False),
@@ -165,7 +169,7 @@ async def test_a_stream_is_closed_when_its_client_cannot_be_reached() -> None:
 
     chunks = Chunks([b"a"])
     with pytest.raises(OSError, match="gone"):
-        await send_stream(send, chunks, [])
+        await send_chunks(send, chunks)
     assert chunks.closed == 1
 
 

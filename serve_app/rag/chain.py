@@ -1,0 +1,91 @@
+"""The RAG chain: find passages for a question, let the pipeline's model answer over them, add the citations."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from serve_app.config_pipelines import PipelineConfig, PipelineVersionConfig
+from serve_app.contracts import Hit, SearchQuery
+from serve_app.errors import BadRequest, EmptyCollection, NoPassages, UnknownCollection, UnknownModel
+from serve_app.gateway import Call, Gateway, Reply
+from serve_app.rag.chat import ChatForm, CompletionsForm
+from serve_app.rag.citations import Citations
+from serve_app.rag.cited import Findings, cited
+from serve_app.rag.condense import search_query
+from serve_app.rag.inner import inner_call
+from serve_app.rag.messages import MessagesForm
+from serve_app.rag.overrides import SearchPlan, search_plan, without_retrieval
+from serve_app.rag.refusals import refused
+from serve_app.rag.responses import ResponsesForm
+from serve_app.rag.wire import WireForm
+from serve_app.view import Prompt
+
+FORMS: Mapping[str, WireForm] = MappingProxyType(
+    {
+        "/v1/chat/completions": ChatForm(),
+        "/v1/responses": ResponsesForm(),
+        "/v1/messages": MessagesForm(),
+        "/v1/completions": CompletionsForm(),
+    }
+)
+
+
+async def ask(gateway: Gateway, call: Call, pipeline: PipelineConfig, *, clock: Callable[[], float] = time.time) -> Reply:
+    """Return the answer of the pipeline's model over passages that were found for the question, with ``citations``.
+
+    Raises:
+        BadRequest: the endpoint is none of a pipeline's, the request has no question, or its ``retrieval`` is wrong.
+        Forbidden: the caller's key does not cover the collection.
+        EmptyCollection, NoPassages: nothing was found, and the pipeline says that this is an error.
+        EmbeddingMismatch, DeadlineExceeded: the collection cannot be searched.
+        PlatformError: what ``Gateway.relay`` raises.
+    """
+    form = _form(call.path, pipeline.name)
+    # The conversation's affinity is that of the request as sent: version and variant are chosen by the same key.
+    version, prompt = gateway.view.version(pipeline, call.affinity)
+    call.answerer.pipeline_version = version.name
+    plan = search_plan(call.body, version, lambda collection: gateway.view.may_search(call.caller, collection))
+    asked = form.read(without_retrieval(call.body))
+    query = await search_query(gateway, call, version=version, prompt=prompt, asked=asked)
+    hits = await _passages(gateway, version, query=query, plan=plan)
+    if not hits and version.no_passages == "refuse":
+        findings = Findings(pipeline.name, query, plan, Citations((), ""))
+        return refused(call, form, version=version, findings=findings, created=int(clock()))
+    # Templates are the operator's and may be slow, passages may be long; other callers' streams go on meanwhile.
+    text, citations = await asyncio.to_thread(_prepared, prompt, asked.question, hits)
+    model = gateway.view.models.get(version.model)
+    if model is None:  # gone while the passages were searched
+        raise UnknownModel(pipeline.name)
+    reply = await gateway.relay(inner_call(call, {**asked.put(text), "model": version.model}), model)
+    body = cited(reply.body, form, Findings(pipeline.name, query, plan, citations))
+    return dataclasses.replace(reply, body=body, pipeline_version=version.name)
+
+
+def _form(path: str, pipeline: str) -> WireForm:
+    form = FORMS.get(path.partition("?")[0])
+    if form is None:
+        raise BadRequest(f"pipeline {pipeline!r} is called through one of: {', '.join(FORMS)}", param="model")
+    return form
+
+
+async def _passages(gateway: Gateway, version: PipelineVersionConfig, *, query: str, plan: SearchPlan) -> list[Hit]:
+    """Return what was found; nothing only where the version has an answer to that."""
+    search = SearchQuery(plan.collection, version.embedder, query, plan.top_k, filters=plan.filters)
+    try:
+        found = await gateway.stages.retriever.search(search)
+    except (EmptyCollection, UnknownCollection):
+        if version.no_passages == "error":
+            raise
+        return []
+    hits = [hit for hit in found if version.min_score is None or hit.score >= version.min_score]
+    if not hits and version.no_passages == "error":
+        raise NoPassages(plan.collection)
+    return hits
+
+
+def _prepared(prompt: Prompt, question: str, hits: Sequence[Hit]) -> tuple[str, Citations]:
+    return prompt.render(question, hits), Citations(hits, question)

@@ -1,0 +1,131 @@
+"""RpcCall: one call as the methods see it: who calls, what is asked, and what goes out with the answer's end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from serve_app.answerer import Answerer
+from serve_app.config import ApiKeyConfig
+from serve_app.errors import BadRequest, BodyTooLarge, Forbidden, Headers, PlatformError
+from serve_app.gateway import Call, Reply
+from serve_app.inference import Inference
+from serve_app.protos.manta.v1 import common_pb2
+from serve_app.request_ids import request_id_for
+from serve_app.rpc.convert import json_bytes
+from serve_app.rpc.errors import CODE, DETAILS_KEY, shown, status_of
+
+M = TypeVar("M", bound=Message)
+LOCAL_PEERS = ("ipv4:127.", "ipv6:%5B::1%5D:", "ipv6:[::1]:", "unix:")
+
+
+class RpcContext(Protocol):
+    """What Serve's context and gRPC's own have in common."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Return what the client sent along."""
+        ...
+
+    def peer(self) -> str:
+        """Return the address that the call came from."""
+        ...
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """Set the status."""
+        ...
+
+    def set_details(self, details: str) -> None:
+        """Set the status's message."""
+        ...
+
+    def set_trailing_metadata(self, trailing_metadata: list[tuple[str, str | bytes]]) -> None:
+        """Set what goes out with the status."""
+        ...
+
+
+class RpcCall:
+    """Serve sends what is set here only if the method returns: an exception would lose the details of an error."""
+
+    def __init__(self, inference: Inference, context: RpcContext, *, is_local_only: bool = False) -> None:
+        self.inference = inference
+        self._context = context
+        self._is_local_only = is_local_only
+        self._sent = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        self.request_id = request_id_for(self._sent.get("x-request-id"))
+        self._answerer = Answerer()
+        self._reply: Reply | None = None
+        self._headers: Headers = ()
+
+    def read(self, raw: bytes, into: M) -> tuple[ApiKeyConfig, M]:
+        """Return who calls and the message.
+
+        Raises:
+            Forbidden: the platform serves this machine only, and the call came from another.
+            Unauthenticated: no key that is known here.
+            BodyTooLarge, BadRequest: the message is too large, or no message of this kind.
+        """
+        if self._is_local_only and not self._context.peer().startswith(LOCAL_PEERS):
+            raise Forbidden("this platform serves the machine that it runs on only")
+        caller = self.inference.authenticate(self._sent.get("authorization"), self._sent.get("x-api-key"))
+        limit_bytes = self.inference.view.document.limits.max_body_bytes
+        if len(raw) > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        try:
+            into.ParseFromString(raw)
+        except DecodeError as err:
+            raise BadRequest(f"the request is no {into.DESCRIPTOR.full_name}; is the client's .proto another version?") from err
+        return caller, into
+
+    async def ask(self, caller: ApiKeyConfig, path: str, *, body: Mapping[str, Any]) -> Reply:
+        """Return the platform's answer to the body of a REST request. Raises PlatformError."""
+        call = Call(
+            path=path,
+            body=body,
+            raw=json_bytes(body),
+            caller=caller,
+            request_id=self.request_id,
+            session_id=self._sent.get("x-session-id"),
+            answerer=self._answerer,
+        )
+        self._reply = await self.inference.answer(call)
+        self._headers = self._reply.headers
+        return self._reply
+
+    def answered_by(self, model: str, headers: Headers) -> None:
+        """Note what answers, if it has no variants, and what goes with the answer's end."""
+        self._answerer.model = model
+        self._headers = headers
+
+    def origin(self) -> common_pb2.Origin:
+        """Return where the answer comes from, as far as it is known."""
+        by = self._reply or self._answerer
+        return common_pb2.Origin(
+            request_id=self.request_id,
+            model=by.model or "",
+            variant=by.variant or "",
+            pipeline_version=by.pipeline_version or "",
+        )
+
+    def finish(self) -> None:
+        """Say with the answer's end where it came from."""
+        self._context.set_trailing_metadata(self._trailers())
+
+    def fail(self, error: PlatformError) -> None:
+        """End the call with an error."""
+        self._context.set_code(CODE[error.kind])
+        self._context.set_details(shown(error))
+        details = status_of(error, self.request_id).SerializeToString()
+        self._context.set_trailing_metadata([*self._trailers(), *error.headers, (DETAILS_KEY, details)])
+
+    def _trailers(self) -> list[tuple[str, str | bytes]]:
+        origin = self.origin()
+        said = [
+            ("x-request-id", origin.request_id),
+            ("x-manta-model", origin.model),
+            ("x-manta-variant", origin.variant),
+            ("x-manta-pipeline-version", origin.pipeline_version),
+        ]
+        return [*((key, value) for key, value in said if value), *self._headers]
