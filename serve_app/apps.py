@@ -138,7 +138,7 @@ def _embedder_app(embedder: EmbedderConfig) -> Json:
 
 
 def _retriever_app(config: PlatformConfig) -> Json:
-    bindings = sorted({(v.embedder, v.collection) for p in config.pipelines for v in p.versions})
+    bindings = sorted({(v.embedder, name) for p in config.pipelines for v in p.versions for name in v.collections})
     deployment = {
         "name": "Retriever",
         "num_replicas": 1,

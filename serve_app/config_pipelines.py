@@ -19,6 +19,9 @@ class OverridesConfig(Config):
         None, ge=1, le=100, description="Most passages a request may ask for; absent means no more than the version's `top_k`."
     )
     collections: tuple[Name, ...] = Field((), description="Other collections, filled by the same embedder, it may search.")
+    vector_stores: bool = Field(
+        False, description="Whether it may search a vector store of its tenant, if the version's embedder fills those."
+    )
     filters: bool = Field(True, description="Whether it may filter by the documents' attributes.")
 
 
@@ -61,6 +64,11 @@ class PipelineVersionConfig(Config):
         "I found nothing about that in the documents, so I cannot answer the question.",
         description="The answer under `no_passages: refuse`.",
     )
+
+    @property
+    def collections(self) -> tuple[str, ...]:
+        """All configured collections that its requests may search."""
+        return (self.collection, *self.overrides.collections)
 
     @model_validator(mode="after")
     def _a_request_may_have_the_default(self) -> Self:

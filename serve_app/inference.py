@@ -168,7 +168,7 @@ class Inference:
 
     async def _embedder_of(self, caller: ApiKeyConfig, collection: str) -> str:
         """Return the embedder that a collection is searched with, if the caller may search it."""
-        bound = (v for p in self.view.pipelines.values() for v in p.versions if v.collection == collection)
+        bound = (v for p in self.view.pipelines.values() for v in p.versions if collection in v.collections)
         if (version := next(bound, None)) is not None:
             embedder = version.embedder
         elif (stores := self.view.document.vector_stores) is not None and await self._owns(caller, collection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,8 @@ def _parse_args(model: str, folder: str, engine: EngineConfig) -> Any:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    args = make_arg_parser(FlexibleArgumentParser()).parse_args([])
+    parser = make_arg_parser(FlexibleArgumentParser())
+    args = parser.parse_args([])
     args.model, args.served_model_name = folder, [model]
     args.tensor_parallel_size = engine.tensor_parallel_size
     args.pipeline_parallel_size = engine.pipeline_parallel_size
@@ -125,8 +127,16 @@ def _parse_args(model: str, folder: str, engine: EngineConfig) -> Any:
     for name, value in engine.engine_args.items():
         if not hasattr(args, name):
             raise ValueError(f"engine_args: vLLM has no engine argument {name!r}")
-        setattr(args, name, value)
+        setattr(args, name, parse_section(parser, name, value) if isinstance(value, dict) else value)
     return args
+
+
+def parse_section(parser: Any, name: str, section: dict[str, Any]) -> Any:
+    """Return a section of vLLM's configuration as vLLM's own class, which its parser makes of JSON. Raises ValueError."""
+    try:
+        return getattr(parser.parse_args([f"--{name.replace('_', '-')}", json.dumps(section)]), name)
+    except SystemExit as err:
+        raise ValueError(f"engine_args.{name}: vLLM refuses the value; its own words are in the lines above") from err
 
 
 def _new_llm(args: Any, latest: _LatestStats) -> AsyncLLM:

@@ -18,7 +18,7 @@ from serve_app.rag.cited import Findings, cited
 from serve_app.rag.condense import search_query
 from serve_app.rag.inner import inner_call
 from serve_app.rag.messages import MessagesForm
-from serve_app.rag.overrides import SearchPlan, search_plan, without_retrieval
+from serve_app.rag.overrides import SearchPlan, search_plan, wished_collection, without_retrieval
 from serve_app.rag.refusals import refused
 from serve_app.rag.responses import ResponsesForm
 from serve_app.rag.wire import WireForm
@@ -48,7 +48,7 @@ async def ask(gateway: Gateway, call: Call, pipeline: PipelineConfig, *, clock: 
     # The conversation's affinity is that of the request as sent: version and variant are chosen by the same key.
     version, prompt = gateway.view.version(pipeline, call.affinity)
     call.answerer.pipeline_version = version.name
-    plan = search_plan(call.body, version, lambda collection: gateway.view.may_search(call.caller, collection))
+    plan = await _plan(gateway, call, version)
     asked = form.read(without_retrieval(call.body))
     query = await search_query(gateway, call, version=version, prompt=prompt, asked=asked)
     hits = await _passages(gateway, version, query=query, plan=plan)
@@ -70,6 +70,25 @@ def _form(path: str, pipeline: str) -> WireForm:
     if form is None:
         raise BadRequest(f"pipeline {pipeline!r} is called through one of: {', '.join(FORMS)}", param="model")
     return form
+
+
+async def _plan(gateway: Gateway, call: Call, version: PipelineVersionConfig) -> SearchPlan:
+    view, documents, wished = gateway.view, gateway.stages.documents, wished_collection(call.body)
+    stores = view.document.vector_stores
+    may_choose = version.overrides.vector_stores and stores is not None and stores.embedder == version.embedder
+    is_own = (
+        may_choose
+        and documents is not None
+        and wished is not None
+        and wished not in version.collections
+        and await documents.owns(call.caller.tenant_name, wished)
+    )
+    return search_plan(
+        call.body,
+        version,
+        lambda collection: view.may_search(call.caller, collection),
+        own_store=wished if is_own else None,
+    )
 
 
 async def _passages(gateway: Gateway, version: PipelineVersionConfig, *, query: str, plan: SearchPlan) -> list[Hit]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +40,19 @@ def without_retrieval(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in body.items() if name != MEMBER}
 
 
-def search_plan(body: Mapping[str, Any], version: PipelineVersionConfig, may_search: Callable[[str], bool]) -> SearchPlan:
+def wished_collection(body: Mapping[str, Any]) -> str | None:
+    """Return the collection that a request names, whether it may or not."""
+    wish = body.get(MEMBER)
+    named = wish.get("collection") if isinstance(wish, dict) else None
+    return named if isinstance(named, str) else None
+
+
+def search_plan(
+    body: Mapping[str, Any], version: PipelineVersionConfig, may_search: Callable[[str], bool], *, own_store: str | None = None
+) -> SearchPlan:
     """Return what the version and the request's own wishes make together.
+
+    ``own_store`` is a vector store of the caller's tenant that it may choose.
 
     Raises:
         BadRequest: a wish that cannot be read, or that the version's ``overrides`` do not allow.
@@ -49,7 +60,7 @@ def search_plan(body: Mapping[str, Any], version: PipelineVersionConfig, may_sea
     """
     wish = _parse(body.get(MEMBER))
     return SearchPlan(
-        collection=_collection(wish.collection, version, may_search),
+        collection=_collection(wish.collection, [*version.collections, *([own_store] if own_store else [])], may_search),
         top_k=_top_k(wish.top_k, version),
         filters=_filters(wish.filters, version),
     )
@@ -85,13 +96,14 @@ def _filters(wished: object, version: PipelineVersionConfig) -> Filter | None:
     return parse_filter(wished, param=f"{MEMBER}.filters")
 
 
-def _collection(wished: str | None, version: PipelineVersionConfig, may_search: Callable[[str], bool]) -> str:
-    if wished is None or wished == version.collection:
-        return version.collection  # whoever may use the pipeline may search it
+def _collection(wished: str | None, choice: Sequence[str], may_search: Callable[[str], bool]) -> str:
+    """Return the one wished for, or the first: whoever may use the pipeline may search that."""
+    default = choice[0]
+    if wished is None or wished == default:
+        return default
     param = f"{MEMBER}.collection"
-    open_to_all = [version.collection, *version.overrides.collections]
-    usable = [name for name in open_to_all if name == version.collection or may_search(name)]
-    if wished not in open_to_all:
+    usable = [name for name in choice if name == default or may_search(name)]
+    if wished not in choice:
         raise BadRequest(f"{param} must be one of: {', '.join(usable)}", param=param)
     if wished not in usable:
         raise Forbidden(f"this API key may not search collection {wished!r}", param=param)

@@ -22,8 +22,8 @@ from serve_app.errors import (
     UnknownRoute,
 )
 from serve_app.request_ids import REQUEST_ID
-from serve_app.rest.core import RELAYED_PATHS
 from serve_app.rest.errors import STATUS, error_body, error_headers
+from serve_app.rest.relayed import RELAYED_PATHS
 from serve_app.rollout.table import BUCKETS, ranges
 from serve_app.settings import INTERNAL_TOKEN
 

@@ -21,8 +21,8 @@ import pytest
 from serve_app.affinity import affinity_key
 from serve_app.cluster import free_ports
 from serve_app.config import ApiKeyConfig, AuthConfig
-from serve_app.credentials import hash_of
 from serve_app.contracts import DRAINING_HEADER
+from serve_app.credentials import hash_of
 from serve_app.errors import BodyTooLarge, PlatformError, UnknownModel
 from serve_app.rest.errors import error_body
 from serve_app.rollout.document import RoutingDocument

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from serve_app.contracts import EmbeddingFingerprint
+from serve_app.documents.errors import UnknownObject
 from serve_app.engine_errors import UpstreamRejected
 from serve_app.errors import (
     BodyTooLarge,
@@ -28,7 +29,10 @@ OWN_ARGUMENTS: dict[type[PlatformError], tuple[Any, ...]] = {
     EmptyCollection: ("docs",),
     EmbeddingMismatch: ("docs", "org/a", "org/b"),
     UpstreamRejected: (503, b"{}"),
+    UnknownObject: ("file", "file-1"),
 }
+
+OWN_OPTIONS: dict[type[PlatformError], dict[str, Any]] = {UnknownObject: {"param": "file_id"}}
 
 
 def tree(root: type[PlatformError] = PlatformError) -> Iterator[type[PlatformError]]:
@@ -46,7 +50,7 @@ def test_the_tree_is_seen_whole() -> None:
 
 @pytest.mark.parametrize("cls", OURS, ids=lambda c: c.__name__)
 def test_every_error_survives_its_way_between_actors(cls: type[PlatformError]) -> None:
-    error = cls(*OWN_ARGUMENTS.get(cls, ("what went wrong",)))
+    error = cls(*OWN_ARGUMENTS.get(cls, ("what went wrong",)), **OWN_OPTIONS.get(cls, {}))
     error.param, error.retry_after_s = "field", 2.5
     back = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert type(back) is cls
