@@ -36,6 +36,14 @@ def hash_of(key: str, *, salt: bytes | None = None) -> str:
     return f"sha256:{salt.hex()}:{hashlib.sha256(salt + key.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
+def only(values: Iterable[str]) -> str | None:
+    """Return the one value of a header, None without one. Raises Unauthenticated when it came twice and differs."""
+    different = set(values)
+    if len(different) > 1:  # what stands before us may have checked another than we would
+        raise _two_keys()
+    return next(iter(different), None)
+
+
 def credential(authorization: str | None, x_api_key: str | None) -> str | None:
     """Return the key in `Authorization: Bearer KEY` or, as Anthropic's SDKs send it, `x-api-key: KEY`; None without one.
 
@@ -50,7 +58,7 @@ def credential(authorization: str | None, x_api_key: str | None) -> str | None:
             raise _missing()
     offered = (x_api_key or "").strip() or None
     if bearer is not None and offered is not None and bearer != offered:
-        raise Unauthenticated("two different API keys came with the request; send one")
+        raise _two_keys()
     return bearer or offered
 
 
@@ -75,6 +83,10 @@ class KeyRing:
         if record.expires_at is not None and record.expires_at <= self._now():
             raise Unauthenticated("this API key has expired; ask for a new one")
         return record
+
+
+def _two_keys() -> Unauthenticated:
+    return Unauthenticated("two different API keys came with the request; send one")
 
 
 def _missing() -> Unauthenticated:

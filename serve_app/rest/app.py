@@ -71,5 +71,5 @@ class RestApp:
         route, params = self.table.match(request.method, request.path)
         request.params = params
         if not route.is_open:
-            request.caller = self._inference.authenticate(request.header("authorization"), request.header("x-api-key"))
+            request.caller = self._inference.authenticate(*request.credentials())
         await route.handle(request, answer)

@@ -69,7 +69,7 @@ class CoreRoutes:
     async def _readyz(self, request: Request, answer: Answer) -> None:
         model = request.query().get("model")
         if model is not None:  # what is deployed is told to callers only
-            caller = self._inference.authenticate(request.header("authorization"), request.header("x-api-key"))
+            caller = self._inference.authenticate(*request.credentials())
             self._inference.view.authorize(caller, model)
         if not self._inference.is_ready(model):
             raise Unavailable(f"no replica of {model or 'any model'} is ready yet", retry_after_s=5)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from serve_app.config import ApiKeyConfig
+from serve_app.credentials import only
 from serve_app.errors import BadRequest
 from serve_app.rest.forms import parse_form
 from serve_app.rest.http import Receive, Scope, header, parse_object, read_body
@@ -45,6 +46,13 @@ class Request:
     def header(self, name: str) -> str | None:
         """Return a header's value; the name is in lower case."""
         return header(self._scope, name.encode())
+
+    def credentials(self) -> tuple[str | None, str | None]:
+        """Return `authorization` and `x-api-key`. Raises Unauthenticated when one of them came twice and differs."""
+        return self._only(b"authorization"), self._only(b"x-api-key")
+
+    def _only(self, name: bytes) -> str | None:
+        return only(value.decode("latin-1") for key, value in self._scope["headers"] if key == name)
 
     async def body(self, *, limit_bytes: int) -> bytes:
         """Return the body. Raises BodyTooLarge; ClientGone when the client leaves meanwhile."""

@@ -14,6 +14,7 @@ def good_run(row: MakeRow, **manta: float) -> list[Row | Failure]:
     rows: list[Row | Failure] = []
     for load in ("c=1", "c=32", "c=128"):
         rows += [row(1, "bare", load, tokens_per_s=1200), row(1, "manta", load, **({"ttft_ms": 12} | manta))]
+        rows.append(row(1, "manta-limits", load, ttft_ms=12))
         for peer in PEERS:
             fast = peer == "vllm-router"
             rows.append(row(1, peer, load, ttft_ms=11 if fast else 40, tokens_per_s=1000 if fast else 100))
@@ -29,7 +30,7 @@ def not_passed(records: list[Row | Failure]) -> dict[str, Verdict]:
 def test_run_that_reaches_everything_passes(row: MakeRow) -> None:
     outcomes = assess(Summary(good_run(row)), "fake")
     assert are_passed(outcomes)
-    assert len(outcomes) == 2 + 2 * (len(PEERS) - 1) + 3 * 2 + 2
+    assert len(outcomes) == 2 + 2 + 2 * (len(PEERS) - 1) + 3 * 2 + 2
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,11 @@ def test_run_that_reaches_everything_passes(row: MakeRow) -> None:
 )
 def test_line_that_is_not_reached_fails_alone(row: MakeRow, manta: dict[str, float], failed: set[str]) -> None:
     assert not_passed(good_run(row, **manta)) == dict.fromkeys(failed, Verdict.FAIL)
+
+
+def test_limits_that_cost_too_much_fail(row: MakeRow) -> None:
+    records = [*good_run(row), row(2, "bare", "c=1"), row(2, "manta-limits", "c=1", ttft_ms=40)]
+    assert not_passed(records) == {"c=1: manta-limits adds at most 5 ms to bare's TTFT p50": Verdict.FAIL}
 
 
 def test_peer_that_adds_less_fails_the_gate_unless_it_is_the_native_one(row: MakeRow) -> None:
