@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from serve_app.settings import INTERNAL_TOKEN, new_token
+from serve_app.settings import INTERNAL_TOKEN, REPLICA_HOST, new_token
 
 START_TIMEOUT_S = 180.0
 MAX_FOLDER_CHARS = 13
@@ -258,6 +258,7 @@ class LocalCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             INTERNAL_TOKEN: self.token,
+            REPLICA_HOST: "127.0.0.1",  # Ray takes no loopback address for a node's
             "TMPDIR": str(self.folder / "t"),  # what killed processes leave goes with the folder
             "PYTHONPATH": path,
             **self._env,

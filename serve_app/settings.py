@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 INTERNAL_TOKEN = "MANTA_INTERNAL_TOKEN"  # noqa: S105  (the variable's name, not its value)
 LOCAL_ONLY = "MANTA_LOCAL_ONLY"  # set by ``apps.build_schema`` for a platform that listens on a loopback address
+REPLICA_HOST = "MANTA_REPLICA_HOST"  # set by ``LocalCluster``: its Routers and replicas share one machine
 
 MIN_FREE_DISK_GIB = 2.0  # logs, sockets and Ray's object store of a local run
 
@@ -19,6 +20,7 @@ class Settings:
 
     internal_token: str  # bearer token that Routers present to LLM replicas
     is_local_only: bool = False  # gRPC calls from other machines are refused
+    replica_host: str | None = None  # address that LLM replicas listen on; the node's own by default
 
     def __repr__(self) -> str:
         return "Settings(internal_token=<hidden>)"
@@ -37,7 +39,7 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
             f"{INTERNAL_TOKEN} must hold at least 16 characters in the environment of every Ray node; "
             f"`manta run` makes one, the Helm chart takes it from a Secret"
         )
-    return Settings(internal_token=token, is_local_only=env.get(LOCAL_ONLY) == "1")
+    return Settings(internal_token=token, is_local_only=env.get(LOCAL_ONLY) == "1", replica_host=env.get(REPLICA_HOST) or None)
 
 
 def new_token() -> str:

@@ -33,11 +33,12 @@ class LLM:
         from ray import serve
 
         variant = VariantConfig.model_validate(config)
+        settings = read_settings()
         identity = ReplicaIdentity(
             replica_id=serve.get_replica_context().replica_id.unique_id,
             model=model,
-            host=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
-            token=read_settings().internal_token,
+            host=settings.replica_host or ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            token=settings.internal_token,
         )
         engine = build_engine(model, variant)
         self._replica = LlmReplica(identity, variant, engine=engine, directory=HandleDirectory(ROLLOUTS_APP))

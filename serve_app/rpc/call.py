@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from serve_app.answerer import Answerer
 from serve_app.config import ApiKeyConfig
+from serve_app.credentials import only
 from serve_app.errors import BadRequest, BodyTooLarge, Forbidden, Headers, PlatformError
 from serve_app.gateway import Call, Reply
 from serve_app.inference import Inference
@@ -53,7 +54,8 @@ class RpcCall:
         self.inference = inference
         self._context = context
         self._is_local_only = is_local_only
-        self._sent = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        self._metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+        self._sent = dict(self._metadata)
         self.request_id = request_id_for(self._sent.get("x-request-id"))
         self._answerer = Answerer()
         self._reply: Reply | None = None
@@ -67,9 +69,7 @@ class RpcCall:
             Unauthenticated: no key that is known here.
             BodyTooLarge, BadRequest: the message is too large, or no message of this kind.
         """
-        if self._is_local_only and not self._context.peer().startswith(LOCAL_PEERS):
-            raise Forbidden("this platform serves the machine that it runs on only")
-        caller = self.inference.authenticate(self._sent.get("authorization"), self._sent.get("x-api-key"))
+        caller = self.authenticate()
         limit_bytes = self.inference.view.document.limits.max_body_bytes
         if len(raw) > limit_bytes:
             raise BodyTooLarge(limit_bytes)
@@ -78,6 +78,12 @@ class RpcCall:
         except DecodeError as err:
             raise BadRequest(f"the request is no {into.DESCRIPTOR.full_name}; is the client's .proto another version?") from err
         return caller, into
+
+    def authenticate(self) -> ApiKeyConfig:
+        """Return who calls. Raises Forbidden, Unauthenticated as ``read`` does."""
+        if self._is_local_only and not self._context.peer().startswith(LOCAL_PEERS):
+            raise Forbidden("this platform serves the machine that it runs on only")
+        return self.inference.authenticate(self._only("authorization"), self._only("x-api-key"))
 
     async def ask(self, caller: ApiKeyConfig, path: str, *, body: Mapping[str, Any]) -> Reply:
         """Return the platform's answer to the body of a REST request. Raises PlatformError."""
@@ -119,6 +125,9 @@ class RpcCall:
         self._context.set_details(shown(error))
         details = status_of(error, self.request_id).SerializeToString()
         self._context.set_trailing_metadata([*self._trailers(), *error.headers, (DETAILS_KEY, details)])
+
+    def _only(self, name: str) -> str | None:
+        return only(value for key, value in self._metadata if key == name)
 
     def _trailers(self) -> list[tuple[str, str | bytes]]:
         origin = self.origin()

@@ -19,7 +19,7 @@ from serve_app.protos.manta.v1 import chat_pb2, common_pb2, inference_pb2
 from serve_app.rpc import answers, convert
 from serve_app.rpc.answers import Json
 from serve_app.rpc.call import RpcCall, RpcContext
-from serve_app.rpc.errors import internal_error
+from serve_app.rpc.errors import CODE, internal_error
 from serve_app.rpc.services import INFERENCE
 
 logger = logging.getLogger("ray.serve")
@@ -28,6 +28,7 @@ M = TypeVar("M", bound=Message)
 S = TypeVar("S", chat_pb2.ChatResponse, chat_pb2.AskResponse)
 CHAT_PATH = "/v1/chat/completions"
 DEFAULT_PASSAGES = 10
+PLATFORM = ("", INFERENCE.full_name)  # names in health checks that mean all of it
 
 
 class InferenceRpc:
@@ -73,9 +74,13 @@ class InferenceRpc:
         """Return whether the platform, or the model or pipeline that is named, takes work."""
         try:
             name = health_pb2.HealthCheckRequest.FromString(request).service
+            if name not in PLATFORM:  # what is deployed is told to callers only
+                self._inference.view.authorize(self._call(grpc_context).authenticate(), name)
             return health_pb2.HealthCheckResponse(status=self._health(name))
         except UnknownModel:
             _end(grpc_context, grpc.StatusCode.NOT_FOUND, "nothing of this name is served here")
+        except PlatformError as err:
+            _end(grpc_context, CODE[err.kind], err.message)
         except DecodeError:
             _end(grpc_context, grpc.StatusCode.INVALID_ARGUMENT, "the request is no HealthCheckRequest")
         except Exception:
@@ -95,7 +100,7 @@ class InferenceRpc:
         yield  # this makes it a stream
 
     def _health(self, name: str) -> health_pb2.HealthCheckResponse.ServingStatus:
-        is_ready = self._inference.is_ready(None if name in ("", INFERENCE.full_name) else name)
+        is_ready = self._inference.is_ready(None if name in PLATFORM else name)
         return health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
 
     def _call(self, context: RpcContext) -> RpcCall:

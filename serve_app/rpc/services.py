@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from serve_app.protos.manta.v1 import inference_pb2
 
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["Inference"]
+CLIENTS_APP = "router"  # as ``deployments.names`` calls it, which is above us
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
@@ -25,7 +27,20 @@ def add_health(servicer: Any, server: Any) -> None:
     _add(HEALTH, servicer, server)
 
 
+def _serves_clients() -> bool:
+    """Whether this process may answer clients.
+
+    Serve opens a gRPC port for every application. On those of others than the Router it would call methods by the RPC's
+    name without any key, and tell the names of those that exist.
+    """
+    context: Any = sys.modules.get("ray.serve.context")  # where there is none, there is no Serve
+    replica = context and context._get_internal_replica_context()
+    return replica is None or replica.app_name == CLIENTS_APP  # None: a proxy, which passes calls on
+
+
 def _add(service: ServiceDescriptor, servicer: Any, server: Any) -> None:
+    if not _serves_clients():
+        return
     # The generated functions parse requests before our code runs: a message that is too large or no message at all would
     # then be answered by gRPC itself, without our codes and details.
     handlers = {}

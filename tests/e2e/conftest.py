@@ -1,4 +1,4 @@
-"""One real platform for all end-to-end tests: `manta run --demo` as a user starts it, on real vLLM."""
+"""Real platforms on real vLLM, one at a time: `manta run --demo` as a user starts it, and the one that clients are tried on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from serve_app.cluster import free_ports
+from tests.e2e.clients.checks import Place
+from tests.e2e.clients.platform import read_place, running
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 1500.0  # an engine start alone takes minutes on two slow cores
@@ -69,6 +71,16 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MainJob]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The platform for clients: the one that runs in MATRIX_FOLDER, or a new one."""
+    if folder := os.environ.get("MATRIX_FOLDER"):
+        yield read_place(Path(folder))
+        return
+    with running(tmp_path_factory.mktemp("matrix")) as made:
+        yield made
 
 
 def wait_until_up(job: MainJob) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from serve_app.config_auth import KEY_HASH
-from serve_app.credentials import KeyRing, credential, hash_of, new_key
+from serve_app.credentials import KeyRing, credential, hash_of, new_key, only
 from serve_app.errors import Unauthenticated
 from tests.unit.serve_app.test_view import ANN, ANN_KEY
 
@@ -38,6 +38,13 @@ def test_a_key_comes_in_either_header(authorization: str | None, x_api_key: str 
 def test_other_schemes_and_two_keys_are_refused(authorization: str, x_api_key: str | None, why: str) -> None:
     with pytest.raises(Unauthenticated, match=why):
         credential(authorization, x_api_key)
+
+
+def test_a_header_that_comes_twice_must_say_the_same() -> None:
+    assert [only(values) for values in ((), ["a"], ["a", "a"])] == [None, "a", "a"]
+    for values in (["a", "b"], ["b", "a"], ["a", ""]):
+        with pytest.raises(Unauthenticated, match="two different"):
+            only(values)
 
 
 def test_a_new_key_names_its_record_and_is_kept_as_a_hash_with_a_salt_of_its_own() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.settings import INTERNAL_TOKEN, LOCAL_ONLY, Settings, new_token, read_settings
+from serve_app.settings import INTERNAL_TOKEN, LOCAL_ONLY, REPLICA_HOST, Settings, new_token, read_settings
 
 
 def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,6 +17,12 @@ def test_a_local_platform_says_so_to_its_routers() -> None:
         True,
         False,
     ]
+
+
+def test_replicas_listen_on_the_nodes_address_unless_told_otherwise() -> None:
+    env = {INTERNAL_TOKEN: "t" * 16}
+    found = [read_settings({**env, **more}).replica_host for more in ({}, {REPLICA_HOST: ""}, {REPLICA_HOST: "127.0.0.1"})]
+    assert found == [None, None, "127.0.0.1"]
 
 
 @pytest.mark.parametrize("env", [{}, {INTERNAL_TOKEN: ""}, {INTERNAL_TOKEN: "t" * 15}], ids=["missing", "empty", "short"])
