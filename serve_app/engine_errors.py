@@ -41,6 +41,7 @@ _ANSWERS: tuple[type[PlatformError], ...] = (
     PlatformError,
 )
 _CODES = {answer.kind: answer.code for answer in _ANSWERS}
+_NOT_FOUND = "not_found"  # of what a request refers to, such as an earlier response; its model was found
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class UpstreamRejected(PlatformError):
         words = _words(body)
         if self.kind is ErrorKind.NOT_FOUND and words.is_bare:
             words = _Words(_NO_ENDPOINT, code=UnknownRoute.code)
-        self.code = words.code or _CODES[self.kind]
+        is_other = self.kind is ErrorKind.NOT_FOUND and words.param != "model"
+        self.code = words.code or (_NOT_FOUND if is_other else _CODES[self.kind])
         if status >= 500 or self.kind is ErrorKind.INTERNAL:
             logger.error("the engine answered %d: %s", status, body[:2000])
             words = _Words("the engine failed to answer this request")

@@ -49,6 +49,8 @@ class RestApp:
                 await self._cors.app(origins)(scope, receive, send)
             else:
                 await self._serve_http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # before it is accepted: 403
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = request_id_for(header(scope, b"x-request-id"))

@@ -25,7 +25,7 @@ def vllm_error(status: int, message: str = "too long", param: str | None = "max_
     ("status", "kind", "code"),
     [
         (400, ErrorKind.BAD_REQUEST, "invalid_request"),
-        (404, ErrorKind.NOT_FOUND, "model_not_found"),
+        (404, ErrorKind.NOT_FOUND, "not_found"),
         (413, ErrorKind.TOO_LARGE, "request_too_large"),
         (422, ErrorKind.BAD_REQUEST, "invalid_request"),
         (429, ErrorKind.RATE_LIMITED, "rate_limit_exceeded"),
@@ -34,6 +34,10 @@ def vllm_error(status: int, message: str = "too long", param: str | None = "max_
 def test_vllms_numeric_codes_become_our_words(status: int, kind: ErrorKind, code: str) -> None:
     error = rejected(status, vllm_error(status))
     assert (error.kind, error.code, error.message, error.param) == (kind, code, "too long", "max_tokens")
+
+
+def test_a_model_that_the_engine_does_not_know_is_told_from_other_things() -> None:
+    assert rejected(404, vllm_error(404, param="model")).code == "model_not_found"
 
 
 @pytest.mark.parametrize(

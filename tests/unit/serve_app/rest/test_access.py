@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from serve_app import credentials
 from serve_app.config import AuthConfig
+from serve_app.credentials import hash_of
 from serve_app.gateway import Gateway
 from serve_app.rest.relayed import RELAYED_PATHS
 from tests.leaks import leaks_in, told
@@ -143,10 +145,13 @@ async def test_a_key_that_is_revoked_while_in_use_ends() -> None:
 
 
 async def test_an_unknown_key_costs_the_work_that_a_known_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    from serve_app import credentials
+    hashed: list[str] = []
 
-    hashed, real = [], credentials.hash_of
-    monkeypatch.setattr(credentials, "hash_of", lambda key, *, salt: hashed.append(key) or real(key, salt=salt))
+    def counted(key: str, *, salt: bytes) -> str:
+        hashed.append(key)
+        return hash_of(key, salt=salt)
+
+    monkeypatch.setattr(credentials, "hash_of", counted)
     keys = [ANN_KEY, "manta_ann_wrong", "manta_nobody_secret", "nothing"]
     for key in keys:
         await attempt(ready(auth=KEYS), Attempt("", 401, [bearer(key)]))
