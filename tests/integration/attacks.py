@@ -9,7 +9,11 @@ from typing import NamedTuple
 IDLE_S = 3.0  # a server that says nothing for so long waits for more
 CHAT = b"/v1/chat/completions"
 JSON = b"Content-Type: application/json"
-_STATUS = re.compile(rb"^HTTP/1\.[01] (\d{3})", re.MULTILINE)
+H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
+WEBSOCKET = (
+    b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
+)  # fmt: skip
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 
 
 class Attack(NamedTuple):
@@ -20,10 +24,10 @@ class Attack(NamedTuple):
     served: int = 0
 
 
-def talk(port: int, sent: bytes, *, idle_s: float = IDLE_S) -> bytes:
+def talk(port: int, sent: bytes, *, host: str = "127.0.0.1", idle_s: float = IDLE_S) -> bytes:
     """Return what comes back until the server closes or falls silent."""
     parts = []
-    with socket.create_connection(("127.0.0.1", port), timeout=idle_s) as opened:
+    with socket.create_connection((host, port), timeout=idle_s) as opened:
         try:
             opened.sendall(sent)
             while part := opened.recv(65536):
@@ -34,8 +38,8 @@ def talk(port: int, sent: bytes, *, idle_s: float = IDLE_S) -> bytes:
 
 
 def statuses(answer: bytes) -> list[int]:
-    """Return the status of every answer that came over a connection."""
-    return [int(found) for found in _STATUS.findall(answer)]
+    """Return the status of every answer that came over a connection; "100 Continue" is none."""
+    return [int(found) for found in _STATUS.findall(answer) if found != b"100"]
 
 
 def message(line: bytes, *headers: bytes, body: bytes = b"", host: bytes = b"Host: manta", end: bytes = b"\r\n") -> bytes:
@@ -69,8 +73,8 @@ def attacks(body: bytes, *, right: bytes, wrong: bytes = b"Authorization: Bearer
         Attack("http-0.9", b"GET /v1/models\r\n\r\n"),
         Attack("http-2.0-said-in-1", message(b"POST %s HTTP/2.0" % CHAT, JSON, body=body)),
         Attack("http-1.7", message(b"POST %s HTTP/1.7" % CHAT, JSON, body=body)),
-        Attack("h2c-upgrade", message(chat, b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk", JSON, body=body)),
-        Attack("websocket", message(b"GET %s HTTP/1.1" % CHAT, b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")),
+        Attack("h2c-upgrade", message(chat, *H2C, JSON, body=body)),
+        Attack("websocket", message(b"GET %s HTTP/1.1" % CHAT, *WEBSOCKET)),
         Attack("connect", message(b"CONNECT manta:80 HTTP/1.1") + inner),
         Attack("trace", message(b"TRACE /v1/models HTTP/1.1", b"Max-Forwards: 0", right)),
         Attack("lower-case-method", message(b"post %s HTTP/1.1" % CHAT, JSON, body=body)),
@@ -78,7 +82,8 @@ def attacks(body: bytes, *, right: bytes, wrong: bytes = b"Authorization: Bearer
         Attack("expect-continue", message(chat, b"Expect: 100-continue", JSON, body=body)),
         *(Attack(f"header-{i}", message(chat, header, JSON, body=body)) for i, header in enumerate(_odd_headers(right))),
         *(Attack(f"both-{name}", message(chat, *pair, JSON, body=body)) for name, pair in {
-            "right-first": (right, wrong), "wrong-first": (wrong, right), "folded": (b"Authorization:", b" " + right.partition(b": ")[2]),
+            "right-first": (right, wrong), "wrong-first": (wrong, right),
+            "folded": (b"Authorization:", b" " + right.partition(b": ")[2]),
             "removed-by-connection": (b"Connection: close, Authorization", right, wrong),
         }.items()),
         *(Attack(f"path-{i}", message(post % path, JSON, body=body)) for i, path in enumerate(_odd_paths())),
@@ -94,8 +99,9 @@ def attacks(body: bytes, *, right: bytes, wrong: bytes = b"Authorization: Bearer
 def _smuggled(inner: bytes, body: bytes, *, chat: bytes, right: bytes) -> list[Attack]:
     """Return requests whose end two servers might see in different places; what may lie behind it has no key."""
     listing = b"GET /v1/models HTTP/1.1"
+    both = (b"Content-Length: %d" % (5 + len(inner)), b"Transfer-Encoding: chunked")
     made = {
-        "cl-te": message(chat, JSON, b"Content-Length: %d" % (5 + len(inner)), b"Transfer-Encoding: chunked") + b"0\r\n\r\n" + inner,
+        "cl-te": message(chat, JSON, *both) + b"0\r\n\r\n" + inner,
         "te-cl": message(chat, JSON, b"Transfer-Encoding: chunked", b"Content-Length: 4") + chunked(inner),
         "two-lengths": message(chat, JSON, b"Content-Length: 0", b"Content-Length: %d" % len(inner)) + inner,
         "joined-lengths": message(chat, JSON, b"Content-Length: 0, %d" % len(inner)) + inner,
@@ -120,7 +126,7 @@ def _smuggled(inner: bytes, body: bytes, *, chat: bytes, right: bytes) -> list[A
     found = [Attack(name, sent) for name, sent in made.items()]
     # The same behind a request with a key, where what follows could come to be taken for a part of it.
     found += [
-        Attack("listing-cl-te", message(listing, right, b"Content-Length: %d" % (5 + len(inner)), b"Transfer-Encoding: chunked") + b"0\r\n\r\n" + inner, served=1),
+        Attack("listing-cl-te", message(listing, right, *both) + b"0\r\n\r\n" + inner, served=1),
         Attack("listing-with-a-body", message(listing, right, b"Content-Length: %d" % len(inner)) + inner, served=1),
         Attack("listing-short-length", message(listing, right, b"Content-Length: 0") + inner, served=1),
     ]  # fmt: skip
@@ -134,7 +140,8 @@ def _odd_headers(right: bytes) -> list[bytes]:
     return [
         name + b" : " + value, b" " + right, b"\t" + right, name + b"\x00: " + value, right + b"\x00", name + b"_: " + value,
         b"X-Authorization: " + value, b"x_api_key: " + key, b"Proxy-Authorization: " + value, b"Cookie: api_key=" + key,
-        name + b": Bearer\x00" + key, name + b": Bearer\xa0" + key, name + b": Bearer\t" + key, name + b": " + value + b", Bearer wrong",
+        name + b": Bearer\x00" + key, name + b": Bearer\xa0" + key, name + b": Bearer\t" + key,
+        name + b": " + value + b", Bearer wrong",
         name + b": Basic " + key, name + b": Bearer " + b"wrong" + b"\r" + right, b"\xef\xbb\xbf" + right,
     ]  # fmt: skip
 
@@ -154,5 +161,6 @@ def _odd_lists() -> list[bytes]:
     return [
         b"/v1/models", b"//v1/models", b"/v1/../admin/status", b"/docs/../admin/status", b"/healthz/%2e%2e/admin/status",
         b"/admin%2fstatus", b"/admin/status;", b"/%2fadmin/status", b"/admin/status/..%2fstatus", b"/v1/models/vault",
-        b"/readyz?model=vault", b"/readyz?model=chat&model=vault", b"/metrics", b"/stats", b"/api/serve/applications/", b"/-/nothing",
+        b"/readyz?model=vault", b"/readyz?model=chat&model=vault", b"/metrics", b"/stats", b"/-/nothing",
+        b"/api/serve/applications/",
     ]  # fmt: skip

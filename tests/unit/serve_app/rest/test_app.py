@@ -246,7 +246,7 @@ async def test_an_answer_that_fails_after_its_start_is_logged(caplog: pytest.Log
     assert "failed after its answer had begun" in caplog.text
 
 
-async def test_lifespan_is_answered_and_websockets_are_not() -> None:
+async def test_lifespan_is_answered_and_websockets_are_refused() -> None:
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -258,4 +258,4 @@ async def test_lifespan_is_answered_and_websockets_are_not() -> None:
     app = RestApp(Inference(ready()))
     await app({"type": "lifespan"}, receive, send)
     await app({"type": "websocket"}, receive, send)
-    assert sent == ["lifespan.shutdown.complete"]
+    assert sent == ["lifespan.shutdown.complete", "websocket.close"]
