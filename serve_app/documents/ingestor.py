@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -91,9 +90,8 @@ class Ingestor:
         sizes = chunk_sizes(record.chunking or self.auto)
         chunks = await asyncio.to_thread(self._cut, record, content, sizes=sizes)
         vectors = await embed_texts(self._embedder, [piece.passage for piece in chunks], turns=self._turns)
-        packed = [array("f", vector) for vector in vectors]  # an eighth of the memory
         digest = content_hash(content, tokenizer=self._tokenizer, sizes=sizes)
-        return EmbeddedDocument(record.file_id, digest, chunks, packed, record.attributes)
+        return EmbeddedDocument(record.file_id, digest, chunks, vectors, record.attributes)
 
     def _cut(self, record: StoreFileRecord, content: bytes, *, sizes: ChunkSizes) -> list[Chunk]:
         document = parse(readable_path(record.filename), content)

@@ -14,10 +14,13 @@ from serve_app.ingest.documents import ParsedDocument
 from serve_app.ingest.tokens import Tokenizer
 
 # Part of every content hash: raise it when the same document would be cut in another way.
-CHUNKER_VERSION = 1
+CHUNKER_VERSION = 2
 # WordPiece reads any word of over 100 characters as one unknown token. Such a token counts once per this many
-# characters here, so that a page of base64 becomes many chunks and not one huge one.
-MAX_TOKEN_CHARS = 40
+# characters here, so that a page of base64 becomes many chunks and not one huge one: models count such text by few
+# characters, too, and a passage must fit into their prompts.
+MAX_TOKEN_CHARS = 16
+# Tokenized at once: a tokenizer's answer is made of Python objects, and nothing else runs while they are made.
+MAX_WINDOW_CHARS = 50_000
 DEFAULT_MAX_TOKENS = 120
 DEFAULT_OVERLAP_TOKENS = 20
 BLANK_LINE = re.compile(r"\n[ \t]*\n")
@@ -71,7 +74,8 @@ def chunk(document: ParsedDocument, document_id: str, *, tokenizer: Tokenizer, s
     spans = [
         (section.headings, span)
         for section in sections or [_Section((), 0, len(document.text))]
-        for span in _cut(document.text, section, tokenizer=tokenizer, sizes=sizes)
+        for window in _windows(document.text, section)
+        for span in _cut(document.text, window, tokenizer=tokenizer, sizes=sizes)
     ]
     return [
         Chunk(
@@ -97,6 +101,24 @@ def _sections(document: ParsedDocument) -> Iterator[_Section]:
         path = [(level, title) for level, title in path if level < heading.level] + [(heading.level, heading.title)]
         start = heading.end
     yield _Section(tuple(title for _, title in path if title != document.title), start, len(document.text))
+
+
+def _windows(text: str, section: _Section) -> Iterator[_Section]:
+    """Yield a section, or the parts of a very long one: cut at a blank line, else a line, else a space, else anywhere."""
+    start = section.start
+    while section.end - start > MAX_WINDOW_CHARS:
+        end = _window_end(text, start)
+        if text[start:end].strip():
+            yield _Section(section.headings, start, end)
+        start = end
+    if start == section.start or text[start : section.end].strip():
+        yield _Section(section.headings, start, section.end)
+
+
+def _window_end(text: str, start: int) -> int:
+    earliest, latest = start + MAX_WINDOW_CHARS // 2, start + MAX_WINDOW_CHARS
+    found = (text.rfind(mark, earliest, latest) + len(mark) for mark in ("\n\n", "\n", " "))
+    return next((end for end in found if end > earliest), latest)
 
 
 def _cut(text: str, section: _Section, *, tokenizer: Tokenizer, sizes: ChunkSizes) -> Iterator[Span]:

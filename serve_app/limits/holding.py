@@ -16,6 +16,8 @@ GRANT_S = 3.0  # a grant this old is used no more: it would count in another min
 STALE_S = 3.0  # what was heard of tokens this long ago says nothing any more
 LIVELY_S = 10.0  # a key that was used this recently stays in the exchange
 MOST_AT_ONCE = 100
+STANDBY_SLOTS = 4
+STANDBY_SHARE = 16  # times the places at hand that a limit must have, so that these are few of all
 
 
 @dataclass(slots=True)
@@ -77,8 +79,8 @@ class Holding:
         returned = self.requests if is_old else 0
         self.requests -= returned
         free = max(0, self.slots - self.in_use)
-        self.slots = self.in_use + (free // 2 if is_old else free)
-        if not (returned or self.waiting or self._has_news() or now_s - self.used_s < LIVELY_S):
+        self.slots = self.in_use + (max(free // 2, min(free, self._standby_slots(now_s))) if is_old else free)
+        if not (returned or self.waiting or self._has_news() or self._is_lively(now_s)):
             return None
         return KeyReport(
             quota=self.quota,
@@ -86,8 +88,8 @@ class Holding:
             slots=self.slots,
             tokens=Tally(self.tokens, self.confirmed[0]),
             alone=Tally(self.alone, self.confirmed[1]),
-            want_requests=self._wanted_requests(),
-            want_slots=max(0, self.waiting - (self.slots - self.in_use)) if self.quota.concurrent_requests else 0,
+            want_requests=self._wanted_requests(now_s),
+            want_slots=self._wanted_slots(now_s),
         )
 
     def take(self, grant: KeyGrant, told_slots: int, now_s: float) -> None:
@@ -103,11 +105,30 @@ class Holding:
     def _has_news(self) -> bool:
         return self.slots > 0 or self.told_slots > 0 or self.confirmed != (self.tokens, self.alone)
 
-    def _wanted_requests(self) -> int:
+    def _wanted_requests(self, now_s: float) -> int:
         limit = self.quota.requests_per_minute
-        if limit is None or self.waiting <= self.requests:
+        if limit is None:
             return 0
-        return max(self.waiting, min(MOST_AT_ONCE, math.ceil(limit * SYNC_S / MINUTE_S)))
+        batch = min(MOST_AT_ONCE, math.ceil(limit * SYNC_S / MINUTE_S))
+        if self.waiting > self.requests:
+            return max(self.waiting, batch)
+        # A key in use has a second's worth at hand, so that its next request need not ask; one that is allowed less than a
+        # few requests a second has not, as that would keep them from other Routers.
+        is_rich = limit * SYNC_S / MINUTE_S >= STANDBY_SLOTS
+        return max(0, batch - self.requests) if is_rich and self._is_lively(now_s) else 0
+
+    def _wanted_slots(self, now_s: float) -> int:
+        if self.quota.concurrent_requests is None:
+            return 0
+        return max(0, max(self.waiting, self._standby_slots(now_s)) - (self.slots - self.in_use))
+
+    def _standby_slots(self, now_s: float) -> int:
+        """Return how many free places are kept at hand: few, and none of a limit that is small."""
+        places = self.quota.concurrent_requests or 0
+        return STANDBY_SLOTS if places >= STANDBY_SHARE * STANDBY_SLOTS and self._is_lively(now_s) else 0
+
+    def _is_lively(self, now_s: float) -> bool:
+        return now_s - self.used_s < LIVELY_S
 
     def _level(self, limit: int | None, now_s: float, of: Callable[[KeyGrant], float]) -> float:
         if limit is None or self.last is None:

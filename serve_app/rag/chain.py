@@ -24,6 +24,8 @@ from serve_app.rag.responses import ResponsesForm
 from serve_app.rag.wire import WireForm
 from serve_app.view import Prompt
 
+STORE_PREFIX = "vs_"  # of a vector store's identifier
+
 FORMS: Mapping[str, WireForm] = MappingProxyType(
     {
         "/v1/chat/completions": ChatForm(),
@@ -73,22 +75,22 @@ def _form(path: str, pipeline: str) -> WireForm:
 
 
 async def _plan(gateway: Gateway, call: Call, version: PipelineVersionConfig) -> SearchPlan:
-    view, documents, wished = gateway.view, gateway.stages.documents, wished_collection(call.body)
-    stores = view.document.vector_stores
+    view, wished = gateway.view, wished_collection(call.body)
+    own_store = wished if await _is_own_store(gateway, call, version, wished=wished) else None
+    return search_plan(call.body, version, lambda collection: view.may_search(call.caller, collection), own_store=own_store)
+
+
+async def _is_own_store(gateway: Gateway, call: Call, version: PipelineVersionConfig, *, wished: str | None) -> bool:
+    """Whether a store of the caller's tenant is named that the version is open to. Raises UnknownCollection for another's."""
+    stores, documents = gateway.view.document.vector_stores, gateway.stages.documents
     may_choose = version.overrides.vector_stores and stores is not None and stores.embedder == version.embedder
-    is_own = (
-        may_choose
-        and documents is not None
-        and wished is not None
-        and wished not in version.collections
-        and await documents.owns(call.caller.tenant_name, wished)
-    )
-    return search_plan(
-        call.body,
-        version,
-        lambda collection: view.may_search(call.caller, collection),
-        own_store=wished if is_own else None,
-    )
+    if wished is None or wished in version.collections or not may_choose or documents is None:
+        return False
+    if await documents.owns(call.caller.tenant_name, wished):
+        return True
+    if wished.startswith(STORE_PREFIX):
+        raise UnknownCollection(wished)
+    return False
 
 
 async def _passages(gateway: Gateway, version: PipelineVersionConfig, *, query: str, plan: SearchPlan) -> list[Hit]:

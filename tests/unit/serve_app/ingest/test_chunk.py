@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import BadRequest
-from serve_app.ingest.chunk import MAX_TOKEN_CHARS, ChunkSizes, chunk
+from serve_app.ingest.chunk import MAX_TOKEN_CHARS, MAX_WINDOW_CHARS, ChunkSizes, chunk
 from serve_app.ingest.documents import Heading, ParsedDocument
 from serve_app.ingest.markdown import parse_markdown
 from tests.unit.serve_app.ingest.fakes import WordTokenizer
@@ -105,3 +105,25 @@ def test_text_without_tokens_is_one_chunk() -> None:
 def test_sizes_that_cannot_work_are_refused(max_tokens: int, overlap_tokens: int) -> None:
     with pytest.raises(BadRequest, match="tokens must be"):
         ChunkSizes(max_tokens, overlap_tokens)
+
+
+def test_a_very_long_section_is_tokenized_in_parts_that_end_between_paragraphs() -> None:
+    text = "\n\n".join(" ".join(["word"] * 60) for _ in range(1_000))
+    asked: list[int] = []
+
+    class Watched(WordTokenizer):
+        def offsets(self, text: str) -> list[tuple[int, int]]:
+            asked.append(len(text))
+            return super().offsets(text)
+
+    chunks = chunk(parsed(text), "d", tokenizer=Watched(), sizes=ChunkSizes(100, 0))
+    assert max(asked) <= MAX_WINDOW_CHARS
+    assert all(piece.text == text[piece.start : piece.end] for piece in chunks)
+    assert sum(piece.text.count("word") for piece in chunks) == 60_000
+    assert not any(piece.text.startswith("ord") for piece in chunks)
+
+
+@pytest.mark.parametrize("text", ["x" * 120_000, "y " * 60_000, "z\n" * 60_000], ids=["no-space", "spaces", "lines"])
+def test_a_long_text_without_paragraphs_is_cut_all_the_same(text: str) -> None:
+    chunks = chunk(parsed(text), "d", tokenizer=WordTokenizer(), sizes=ChunkSizes(100, 0))
+    assert "".join("".join(piece.text.split()) for piece in chunks) == "".join(text.split())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serve_app.limits.book import Book
-from serve_app.limits.holding import GRANT_S
+from serve_app.limits.holding import GRANT_S, LIVELY_S
 from serve_app.limits.ledger import SILENT_S, Ledger
 from serve_app.limits.messages import Limit
 from tests.unit.serve_app.limits.escrow import World, caller
@@ -36,11 +36,35 @@ def test_what_lies_unused_goes_back_and_others_get_it() -> None:
     world.request(0)
     held = world.books[0].holding(world.who)
     assert held.requests == 99
-    world.wait(1)
+    world.wait(LIVELY_S)
     world.exchange(0)
     assert held.requests == 0
     assert world.request(1) is not None
     assert world.books[1].holding(world.who).last.requests_left == 6000 - 100  # type: ignore[union-attr]
+
+
+def test_a_key_in_use_has_its_next_requests_at_hand() -> None:
+    world = World(caller(requests_per_minute=600, concurrent_requests=640))
+    world.request(0)
+    world.release(0)
+    for _ in range(3):
+        world.wait(1)
+        world.exchange(0)
+    before = world.books[0]._number
+    assert [world.request(0) is not None for _ in range(4)] == [True] * 4
+    assert world.books[0]._number == before
+
+
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 200}, {"concurrent_requests": 32}])
+def test_of_a_small_limit_nothing_lies_at_hand(limits: dict[str, int]) -> None:
+    world = World(caller(**limits))
+    world.request(0)
+    world.release(0)
+    for _ in range(6):
+        world.wait(1)
+        world.exchange(0)
+    held = world.books[0].holding(world.who)
+    assert (held.requests, held.slots) == (0, 0)
 
 
 def test_a_return_that_is_lost_is_used_by_nobody() -> None:

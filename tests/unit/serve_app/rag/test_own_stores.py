@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from serve_app.documents.contract import Documents
-from serve_app.errors import BadRequest
+from serve_app.errors import BadRequest, UnknownCollection
 from serve_app.rollout.document import RoutedVectorStores
 from tests.unit.serve_app.fakes import FakeResponse, FakeRetriever, document, entry, gateway, snapshot
 from tests.unit.serve_app.rag.asking import CHAT, ask, pipeline
@@ -36,10 +36,15 @@ async def test_a_store_of_the_callers_tenant_is_searched() -> None:
     assert await searched("vs_1", vector_stores=True) == "vs_1"
 
 
+async def test_another_tenants_store_is_unknown() -> None:
+    with pytest.raises(UnknownCollection):
+        await searched("vs_2", vector_stores=True)
+
+
 @pytest.mark.parametrize(
     ("store_id", "more"),
-    [("vs_2", {"vector_stores": True}), ("vs_1", {}), ("vs_1", {"vector_stores": True, "embedder": "other"})],
-    ids=["another-tenants", "not-open", "another-embedder"],
+    [("books2", {"vector_stores": True}), ("vs_1", {}), ("vs_1", {"vector_stores": True, "embedder": "other"})],
+    ids=["no-store", "not-open", "another-embedder"],
 )
 async def test_any_other_store_is_not_among_the_choices(store_id: str, more: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match="must be one of: books"):
