@@ -16,16 +16,17 @@ UNHEALTHY_AFTER = 3  # forward passes that failed one after the other
 
 
 class Encoder(Protocol):
-    """A loaded model. ``encode`` is called from one thread only, ``count_tokens`` from any."""
+    """A loaded model. ``encode`` is called from one thread only, ``token_counts`` from any."""
 
     fingerprint: EmbeddingFingerprint
+    window_tokens: int | None  # what is read of a text, special tokens included; None: all of it
 
     def encode(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector of ``fingerprint.dimension`` floats per text, in one forward pass."""
         ...
 
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        """Return how many tokens the texts have together, with the model's special tokens."""
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text has, special tokens included, before any cut at the window."""
         ...
 
 
@@ -64,6 +65,7 @@ class SentenceTransformerEncoder:
         self._tokenizer = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self.window_tokens: int | None = self._model.max_seq_length
         self.fingerprint = EmbeddingFingerprint(
             model=model_identity(config.source),
             dimension=int(self._model.get_embedding_dimension()),
@@ -81,9 +83,9 @@ class SentenceTransformerEncoder:
         )
         return cast("list[list[float]]", vectors.tolist())
 
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        """Return the tokens of all texts, special tokens included, before any cut at the window."""
-        return sum(len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts)))
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text."""
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
 
 def load_encoder(config: EmbedderConfig) -> Encoder:
@@ -119,14 +121,19 @@ class Embedder:
         vectors = await asyncio.gather(*(self._embed_one(texts[i]) for i in by_length))
         return [vector for _, vector in sorted(zip(by_length, vectors, strict=True), key=lambda pair: pair[0])]
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Return how many tokens the texts have together.
+    async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:
+        """Return how many tokens are read of the texts together.
 
         Raises:
-            BadRequest: as ``embed``.
+            BadRequest: as ``embed``, or a text that ``must_fit`` is longer than the model's window.
         """
         _check_input(texts)
-        return await asyncio.to_thread(self._encoder.count_tokens, texts)
+        counts = await asyncio.to_thread(self._encoder.token_counts, texts)
+        if (window := self._encoder.window_tokens) is None:
+            return sum(counts)
+        if must_fit:
+            _check_length(counts, window)
+        return sum(min(count, window) for count in counts)
 
     async def describe(self) -> EmbeddingFingerprint:
         """Return what the vectors are."""
@@ -151,6 +158,16 @@ class Embedder:
             raise
         self._failures = 0
         return vectors
+
+
+def _check_length(counts: Sequence[int], window: int) -> None:
+    for i, count in enumerate(counts):
+        if count > window:
+            raise BadRequest(
+                f"input[{i}] has {count} tokens, and this embedder reads {window} of a text; split it, "
+                f"or send `truncate_prompt_tokens: -1` to have only its beginning embedded",
+                param="input",
+            )
 
 
 def _check_input(texts: object) -> None:

@@ -115,9 +115,9 @@ class HandleEmbedder:
         vectors: list[list[float]] = await self._handle.call("embed", list(texts))
         return vectors
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Return how many tokens the texts have together."""
-        return int(await self._handle.call("count_tokens", list(texts)))
+    async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:
+        """Return how many tokens are read of the texts together. Raises BadRequest: one that must fit does not."""
+        return int(await self._handle.call("count_tokens", list(texts), must_fit=must_fit))
 
     async def describe(self) -> EmbeddingFingerprint:
         """Return what the vectors are."""

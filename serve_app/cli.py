@@ -82,8 +82,10 @@ def run(
     if demo:
         from serve_app.commands import demo as demo_command
 
+        config, key = demo_command.with_key(config)
+
         def on_up(running: command.Running) -> None:
-            demo_command.run(running, folder=demo_folder)
+            demo_command.run(running, folder=demo_folder, api_key=key)
 
     command.run(config, host=host, port=port, grpc_port=grpc_port, on_up=on_up)
 
@@ -164,8 +166,8 @@ def create_key(
 
     options = {
         "tenant": tenant,
-        "models": models and tuple(models.split(",")),
-        "collections": collections and tuple(collections.split(",")),
+        "models": None if models is None else tuple(models.split(",")),
+        "collections": None if collections is None else tuple(collections.split(",")),
         "requests_per_minute": requests_per_minute,
         "tokens_per_minute": tokens_per_minute,
         "concurrent_requests": concurrent_requests,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import resource
@@ -54,12 +55,17 @@ def short_folder(wanted: str) -> str:
 
 
 def require_free(port: int, host: str, *, option: str = "--port") -> None:
-    """Raise ClusterError when something listens on the port already."""
+    """Raise ClusterError when something listens on the port already, or the host is no address of this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as err:
+            if isinstance(err, socket.gaierror) or err.errno == errno.EADDRNOTAVAIL:
+                raise ClusterError(
+                    f"{host} cannot be listened on; --host takes an IPv4 address of this machine, such as 0.0.0.0 or "
+                    f"127.0.0.1, or a name that has one"
+                ) from err
             raise ClusterError(
                 f"port {port} is in use ({err.strerror}); stop what listens there or choose another with {option}"
             ) from err

@@ -21,6 +21,7 @@ from serve_app.config_rules import (
     accelerator_problems,
     key_problems,
     name_problems,
+    override_problems,
     reference_problems,
     refuse,
     share_problems,
@@ -33,7 +34,8 @@ AcceleratorType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-\w.]*
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/\S*)?")
 SourceKind = Literal["folder", "s3", "hub"]
-Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[^/?#\s@]+)$", max_length=200)]
+ORIGIN = r"^(\*|https?://[^/?#\s@*]+)$"
+Origin = Annotated[str, StringConstraints(pattern=ORIGIN, max_length=200)]
 ReplicaChoice = Literal["prefix", "least_loaded", "random"]
 
 
@@ -239,6 +241,6 @@ class PlatformConfig(Config):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        checks = (name_problems, reference_problems, accelerator_problems, key_problems)
+        checks = (name_problems, reference_problems, override_problems, accelerator_problems, key_problems)
         refuse(problem for check in checks for problem in check(self))
         return self

@@ -54,7 +54,9 @@ class AuthConfig(Config):
 
     keys: tuple[ApiKeyConfig, ...] = Field((), description="Accepted keys. None, here and in `keys_file`: none is asked for.")
     keys_file: Text | None = Field(
-        None, description="YAML file (or mounted Secret) with a list `keys`, followed without a restart."
+        None,
+        description="YAML file (or mounted Secret) with a list `keys`, followed without a restart; while it holds no key, "
+        "nobody is let in by it.",
     )
     allow_anonymous: bool = Field(
         False, description="Serve a public address although no keys are configured: whoever reaches it may do everything."

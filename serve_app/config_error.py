@@ -10,7 +10,7 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from serve_app.config import DNS_LABEL, PlatformConfig
+from serve_app.config import DNS_LABEL, ORIGIN, PlatformConfig
 from serve_app.config_auth import KEY_HASH
 from serve_app.config_rules import FieldPath, PlacedError, did_you_mean, near_miss
 from serve_app.yaml_document import YamlDocument
@@ -43,6 +43,7 @@ WORDS = {
     "datetime_from_date_parsing": "expected a time such as 2030-01-31T00:00:00Z, got {got}",
 }
 PATTERNS = {
+    ORIGIN: "expected an origin such as https://app.example.org, without a path or a wildcard, or `*` for all, got {got}",
     DNS_LABEL: "use lower-case letters, digits and inner `-`, got {got}",
     # A key pasted here by mistake must not reach a log, so the value is not repeated.
     KEY_HASH: "expected `sha256:<salt>:<digest>` as `manta keys create NAME` prints it",
@@ -101,10 +102,11 @@ def problems_of(error: ValidationError, document: YamlDocument, *, root: type[Ba
             yield from (problem_at((*path, *rest), message, document) for rest, message in cause.problems)
         # A list whose items all failed counts as too short for pydantic: those items are reported already.
         elif detail["type"] != "too_short" or not detail["input"]:
-            yield problem_at(path, _message(detail, document.raw.get(path)), document)
+            yield problem_at(path, message_of(detail, document.raw.get(path)), document)
 
 
-def _message(detail: ErrorDetails, raw: str | None) -> str:
+def message_of(detail: ErrorDetails, raw: str | None = None) -> str:
+    """Return what pydantic found in plain words; ``raw`` is the value as the document spells it."""
     context = detail.get("ctx", {})
     got = _describe(detail["input"], raw)
     match detail["type"]:

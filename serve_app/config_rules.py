@@ -87,6 +87,22 @@ def reference_problems(config: PlatformConfig) -> Problems:
         yield ("vector_stores", "embedder"), f"embedder {stores.embedder!r} is not declared, {hint}"
 
 
+def override_problems(config: PlatformConfig) -> Problems:
+    """Find pipelines whose requests may choose a vector store that their embedder cannot search."""
+    stores = config.vector_stores
+    for p, pipeline in enumerate(config.pipelines):
+        for v, version in enumerate(pipeline.versions):
+            path = ("pipelines", p, "versions", v, "overrides", "vector_stores")
+            if not version.overrides.vector_stores:
+                continue
+            if stores is None:
+                fix = f"add `vector_stores: {{embedder: {version.embedder}}}` at the top level, or leave this out"
+                yield path, f"there are no vector stores to search; {fix}"
+            elif stores.embedder != version.embedder:
+                what = f"vector stores are filled by embedder {stores.embedder!r}, this version's is {version.embedder!r}"
+                yield path, f"{what}; use one embedder for both, or leave this out"
+
+
 def _references(version: PipelineVersionConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     yield ("model",), version.model
     yield ("embedder",), version.embedder

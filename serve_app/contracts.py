@@ -93,8 +93,12 @@ class Embedder(Protocol):
 class CountingEmbedder(Embedder, Protocol):
     """The embed stage as the front of ``/v1/embeddings`` needs it."""
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Return how many tokens the texts have together."""
+    async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:
+        """Return how many tokens are read of the texts together.
+
+        Raises:
+            BadRequest: (param ``input``) a text that ``must_fit`` is longer than what is read of one.
+        """
         ...
 
 

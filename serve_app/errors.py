@@ -7,6 +7,12 @@ from enum import StrEnum
 from typing import Any
 
 Headers = tuple[tuple[str, str], ...]
+MOST_QUOTED = 100
+
+
+def quoted(text: str) -> str:
+    """Return what a client sent as an error may repeat it: in quotes, and cut."""
+    return repr(text[:MOST_QUOTED])
 
 
 class ErrorKind(StrEnum):
@@ -88,7 +94,7 @@ class UnknownModel(PlatformError):
     code = "model_not_found"
 
     def __init__(self, model: str) -> None:
-        super().__init__(f"model {model!r} is not served here; GET /v1/models lists what is", param="model")
+        super().__init__(f"model {quoted(model)} is not served here; GET /v1/models lists what is", param="model")
 
 
 class UnknownCollection(PlatformError):
@@ -98,7 +104,7 @@ class UnknownCollection(PlatformError):
     code = "collection_not_found"
 
     def __init__(self, collection: str) -> None:
-        super().__init__(f"there is no collection {collection!r}", param="collection")
+        super().__init__(f"there is no collection {quoted(collection)}", param="collection")
 
 
 class UnknownRoute(PlatformError):

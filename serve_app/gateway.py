@@ -178,9 +178,9 @@ class Gateway:
         """Return one vector per text from an embedder."""
         return await self._embedder(name).embed(texts)
 
-    async def count_tokens(self, name: str, texts: list[str]) -> int:
-        """Return how many tokens an embedder makes of the texts."""
-        return await self._embedder(name).count_tokens(texts)
+    async def count_tokens(self, name: str, texts: list[str], *, must_fit: bool = False) -> int:
+        """Return how many tokens an embedder reads of the texts. Raises BadRequest: one that must fit does not."""
+        return await self._embedder(name).count_tokens(texts, must_fit=must_fit)
 
     async def describe_embedder(self, name: str) -> EmbeddingFingerprint:
         """Return what an embedder's vectors are."""

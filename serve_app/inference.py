@@ -99,12 +99,12 @@ class Inference:
         return True
 
     async def embed(
-        self, caller: ApiKeyConfig, model: str, texts: Sequence[str], *, dimensions: int | None = None
+        self, caller: ApiKeyConfig, model: str, texts: Sequence[str], *, dimensions: int | None = None, may_cut: bool = False
     ) -> Embeddings:
-        """Return the vectors of an embedder.
+        """Return the vectors of an embedder; where it ``may_cut``, of a long text's beginning.
 
         Raises:
-            BadRequest: no text, an empty one, or another number of dimensions than the embedder has.
+            BadRequest: no text, an empty one, one that is too long, or another number of dimensions than the embedder has.
             UnknownModel, Forbidden: the caller cannot use it.
         """
         self.view.authorize(caller, model)
@@ -113,11 +113,21 @@ class Inference:
             await self._check_dimensions(model, dimensions)
         permit = await self._admission.admit(caller)
         try:
-            vectors, tokens = await asyncio.gather(self.gateway.embed(model, texts), self.gateway.count_tokens(model, texts))
+            vectors, tokens = await self._embedded(model, texts, must_fit=not may_cut)
         finally:
             permit.release()
         permit.charge(tokens)
         return Embeddings(model, vectors, tokens, permit.headers)
+
+    async def _embedded(self, model: str, texts: list[str], *, must_fit: bool) -> tuple[list[list[float]], int]:
+        """Return vectors and tokens; a text that is refused ends the work on all."""
+        try:
+            async with asyncio.TaskGroup() as both:
+                vectors = both.create_task(self.gateway.embed(model, texts))
+                tokens = both.create_task(self.gateway.count_tokens(model, texts, must_fit=must_fit))
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        return vectors.result(), tokens.result()
 
     async def search(
         self, caller: ApiKeyConfig, *, collection: str, query: str, top_k: int, filters: Filter | None = None
@@ -140,11 +150,11 @@ class Inference:
             permit.release()
 
     @contextlib.asynccontextmanager
-    async def admitted(self, caller: ApiKeyConfig) -> AsyncIterator[None]:
-        """Hold a permit of the caller's while something works that is no model. Raises RateLimited."""
+    async def admitted(self, caller: ApiKeyConfig) -> AsyncIterator[Headers]:
+        """Hold a permit while something works that is no model, and say what the limits still allow. Raises RateLimited."""
         permit = await self._admission.admit(caller)
         try:
-            yield
+            yield permit.headers
         finally:
             permit.release()
 

@@ -68,10 +68,14 @@ def compile_condense(text: str) -> Template:
     """Return the template that asks for a search query; it may use ``question`` (text) and ``history`` (turns).
 
     Raises:
-        ValueError: a syntax error, another variable, or an attribute that a turn does not have.
+        ValueError: a syntax error, another variable, an attribute that a turn does not have, or no use of ``question``.
     """
-    variables = {"question": "A question?", "history": SAMPLE_HISTORY}
-    return _compile(text, "a condense prompt", {"on two sample turns": variables})
+    questions = {"on two sample turns": "A question?", "on two sample turns and another question": "What else is there?"}
+    samples = {case: {"question": question, "history": SAMPLE_HISTORY} for case, question in questions.items()}
+    template = _compile(text, "a condense prompt", samples)
+    if len({template.render(variables) for variables in samples.values()}) == 1:
+        raise ValueError("a condense prompt must use `{{ question }}`, or every search would be for the same text")
+    return template
 
 
 def render_condense(template: Template, question: str, history: Sequence[Turn]) -> str:

@@ -16,10 +16,10 @@ STARTING = {404, 500, 503}  # of Serve's proxy itself, while no Router runs
 TIMEOUT = httpx.Timeout(connect=5.0, read=900.0, write=60.0, pool=5.0)  # seconds; the first answer may wait for a start
 
 
-def connect(url: str) -> httpx.Client:
-    """Return a client of the platform at ``url``, with the key in MANTA_API_KEY when there is one."""
+def connect(url: str, *, api_key: str | None = None) -> httpx.Client:
+    """Return a client of the platform at ``url``, with the key in MANTA_API_KEY when there is one, else this one."""
     require_url(url)
-    key = os.environ.get(API_KEY)
+    key = os.environ.get(API_KEY) or api_key
     headers = {"authorization": f"Bearer {key}"} if key else {}
     return httpx.Client(base_url=url.rstrip("/").removesuffix("/v1"), headers=headers, timeout=TIMEOUT)
 

@@ -16,12 +16,18 @@ from serve_app.ingest.report import IngestReport
 from serve_app.ingest.tokens import load_tokenizer
 
 
-def run(options: IngestOptions, config: PlatformConfig, *, embedder: str | None, url: str) -> IngestReport:
-    """Ingest through the running platform's embedder into the configured store. Raises CommandError."""
+def run(
+    options: IngestOptions, config: PlatformConfig, *, embedder: str | None, url: str, api_key: str | None = None
+) -> IngestReport:
+    """Ingest through the running platform's embedder into the configured store. Raises CommandError.
+
+    The key in MANTA_API_KEY goes before ``api_key``.
+    """
     require_url(url)
     chosen = choose_embedder(config, options.collection, embedder)
+    client = EmbeddingClient(url, chosen.name, api_key=os.environ.get(API_KEY) or api_key)
     try:
-        return asyncio.run(_ingest(options, config, chosen, url=url))
+        return asyncio.run(_ingest(options, config, chosen, client=client))
     except PlatformError as err:
         raise CommandError(err.message) from err
 
@@ -43,8 +49,10 @@ def choose_embedder(config: PlatformConfig, collection: str, name: str | None) -
     return by_name[wanted.pop()]
 
 
-async def _ingest(options: IngestOptions, config: PlatformConfig, embedder: EmbedderConfig, *, url: str) -> IngestReport:
-    tokenizer = load_tokenizer(resolve(embedder.source))
-    store = open_store(config.vector_store)
-    async with EmbeddingClient(url, embedder.name, api_key=os.environ.get(API_KEY)) as client:
+async def _ingest(
+    options: IngestOptions, config: PlatformConfig, embedder: EmbedderConfig, *, client: EmbeddingClient
+) -> IngestReport:
+    async with client:
+        tokenizer = load_tokenizer(resolve(embedder.source))
+        store = open_store(config.vector_store)
         return await ingest(options, store, embedder=client, tokenizer=tokenizer)

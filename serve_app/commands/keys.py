@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.config_auth import ApiKeyConfig
-from serve_app.config_error import ConfigError
+from serve_app.config_error import ConfigError, field_name, message_of
 from serve_app.credentials import WallClock, hash_of, new_key, wall_clock
 from serve_app.errors import CommandError
 from serve_app.key_file import parse_keys, read_keys
@@ -79,12 +79,22 @@ def _record(name: str, fields: dict[str, Any]) -> ApiKeyConfig:
     try:
         return ApiKeyConfig(name=name, **{field: value for field, value in fields.items() if value is not None})
     except ValidationError as err:
-        problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg'].lower()}" for each in err.errors(include_url=False))
+        problems = (f"{field_name(each['loc'])}: {message_of(each)}" for each in err.errors(include_url=False))
         raise CommandError("; ".join(problems)) from err
 
 
 def _until(text: str, now: datetime) -> datetime:
-    """Return when a key expires: a time with its zone, or so long from now."""
+    """Return when a key expires: a time with its zone, or so long from now. Raises CommandError."""
+    try:
+        until = _time(text, now)
+    except OverflowError as err:
+        raise CommandError(f"--expires {text}: too far away; leave it out for a key that does not expire") from err
+    if until <= now:
+        raise CommandError(f"--expires {text}: the key would have expired already; give a time to come, such as 90d")
+    return until
+
+
+def _time(text: str, now: datetime) -> datetime:
     if (found := re.fullmatch(r"(\d{1,6})([mhdw])", text)) is not None:
         return now + timedelta(**{UNITS[found[2]]: int(found[1])})
     try:

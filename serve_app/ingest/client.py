@@ -81,7 +81,8 @@ class EmbeddingClient:
             BadRequest: the platform refuses a text.
             Unavailable: the platform is not running, stays busy, or answers something else.
         """
-        body = {"model": self._embedder, "input": list(texts), "encoding_format": "float"}
+        # A passage has its title and headings above it, and may so be longer than the embedder reads.
+        body = {"model": self._embedder, "input": list(texts), "encoding_format": "float", "truncate_prompt_tokens": -1}
         data = (await self._call("POST", "/v1/embeddings", body)).get("data")
         if not isinstance(data, list) or len(data) != len(texts):
             raise Unavailable(f"{self._base_url} did not answer with one vector per text")

@@ -31,6 +31,7 @@ class Answer:
         self._path = path
         self._names_request = names_request
         self._is_streaming = False
+        self.headers: Headers = ()  # of whoever handles the request: what goes with its answer, an error's apart
         self.request_id = request_id
         self.answerer = NOBODY  # who answers, as far as it is known; set by whoever handles the request
         self.is_started = False
@@ -41,7 +42,7 @@ class Answer:
 
     async def bytes(self, body: bytes, *, content_type: str, status: int = 200, headers: Headers = ()) -> None:
         """Send bytes."""
-        await self._bytes(status, body, [(b"content-type", content_type.encode()), *_encoded(headers)])
+        await self._bytes(status, body, [(b"content-type", content_type.encode()), *_encoded((*headers, *self.headers))])
 
     async def error(self, error: PlatformError) -> None:
         """Send an error: as the last event of a stream that is kept alive, or to the log where an answer has begun."""

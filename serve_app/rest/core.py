@@ -123,7 +123,13 @@ class CoreRoutes:
         asked.require_json()
         request = parse_embeddings(dict(call.body))
         answer.answerer = Answerer(request.model, EMBEDDER)
-        embeddings = await self._inference.embed(call.caller, request.model, request.texts, dimensions=request.dimensions)
+        embeddings = await self._inference.embed(
+            call.caller,
+            request.model,
+            request.texts,
+            dimensions=request.dimensions,
+            may_cut=request.truncate_prompt_tokens is not None,
+        )
         await answer.json(embeddings_body(request, embeddings), headers=embeddings.headers)
 
 

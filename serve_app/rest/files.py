@@ -44,7 +44,7 @@ def limited(inference: Inference, handle: Handler) -> Handler:
     """Return the handler as one request that counts against the caller's limits; polls for a status do not."""
 
     async def admitted(request: Request, answer: Answer) -> None:
-        async with inference.admitted(request.caller):
+        async with inference.admitted(request.caller) as answer.headers:
             await handle(request, answer)
 
     return admitted

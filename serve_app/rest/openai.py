@@ -41,6 +41,7 @@ class EmbeddingsRequest(BaseModel):
     input: str | list[str]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
+    truncate_prompt_tokens: Literal[-1] | None = None  # vLLM's word for: cut a text at the model's window
 
     @property
     def texts(self) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from serve_app.errors import BadRequest
 from serve_app.protos.manta.v1 import chat_pb2, common_pb2, inference_pb2
 from serve_app.rpc.answers import FINISH_REASONS
 from serve_app.rpc.convert import ROLES
@@ -136,7 +137,9 @@ class ModelInfo:
 
 
 def message_proto(message: Message) -> chat_pb2.ChatMessage:
-    """Return a message as sent."""
+    """Return a message as sent. Raises BadRequest: there is no such role."""
+    if message.role not in _ROLE_NUMBERS:
+        raise BadRequest(f"role must be one of {', '.join(_ROLE_NUMBERS)}, got {message.role!r:.100}", param="role")
     images = [chat_pb2.ContentPart(image_url=chat_pb2.ImageUrl(url=url)) for url in message.image_urls]
     content = [chat_pb2.ContentPart(text=message.content), *images]
     return chat_pb2.ChatMessage(role=_ROLE_NUMBERS[message.role], content=content)

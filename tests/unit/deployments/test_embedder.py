@@ -18,6 +18,7 @@ class LengthEncoder:
     """Vector of a text: its length. Knows which passes it made and in which threads."""
 
     fingerprint = EmbeddingFingerprint("org/fake", dimension=1, normalized=True)
+    window_tokens: int | None = 4
 
     def __init__(self) -> None:
         self.passes: list[list[str]] = []
@@ -31,8 +32,8 @@ class LengthEncoder:
         self.threads.add(threading.current_thread().name)
         return [[float(len(text))] for text in texts]
 
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        return sum(len(text.split()) for text in texts)
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
 
 
 def join_what_waits(embed_batch: EmbedBatch, config: EmbedderConfig) -> EmbedOne:
@@ -99,6 +100,24 @@ async def test_unfit_input_is_refused_by_field(texts: Sequence[str]) -> None:
 
 async def test_tokens_are_counted_over_all_texts() -> None:
     assert await embedder(LengthEncoder()).count_tokens(["two words", "one"]) == 3
+
+
+async def test_a_text_over_the_window_is_refused_where_it_must_fit() -> None:
+    stage = embedder(LengthEncoder())
+    assert await stage.count_tokens(["a b c d", "a"], must_fit=True) == 5
+    with pytest.raises(BadRequest, match=r"input\[1\] has 5 tokens, and this embedder reads 4 ") as caught:
+        await stage.count_tokens(["a", "a b c d e"], must_fit=True)
+    assert caught.value.param == "input"
+
+
+async def test_of_a_text_that_is_cut_only_what_is_read_counts() -> None:
+    assert await embedder(LengthEncoder()).count_tokens(["a b c d e f", "a"]) == 5
+
+
+async def test_a_model_without_a_window_reads_everything() -> None:
+    encoder = LengthEncoder()
+    encoder.window_tokens = None
+    assert await embedder(encoder).count_tokens(["a b c d e f"], must_fit=True) == 6
 
 
 async def test_describe_is_what_the_model_says() -> None:

@@ -30,8 +30,8 @@ class FakeServe:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     error: Exception | None = None
 
-    async def call(self, handle: LazyHandle, method: str, *args: Any) -> Any:
-        self.calls.append((handle._app, handle._deployment, method, *args))
+    async def call(self, handle: LazyHandle, method: str, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append((handle._app, handle._deployment, method, *args, *kwargs.items()))
         if self.error is not None:
             raise self.error
         return ANSWERS.get(method)
@@ -42,8 +42,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     """Handles that need no Ray."""
     made = FakeServe()
 
-    async def call(handle: LazyHandle, method: str, *args: Any) -> Any:
-        return await made.call(handle, method, *args)
+    async def call(handle: LazyHandle, method: str, *args: Any, **kwargs: Any) -> Any:
+        return await made.call(handle, method, *args, **kwargs)
 
     monkeypatch.setattr(LazyHandle, "call", call)
     return made
@@ -74,6 +74,11 @@ async def test_embedders_are_found_by_name_and_kept(serve: FakeServe) -> None:
         ("embedder.minilm", "Embedder", "describe"),
     ]
     assert (embedders["minilm"] is minilm, list(embedders), len(embedders)) == (True, ["minilm"], 1)
+
+
+async def test_the_embedder_is_told_when_texts_must_fit(serve: FakeServe) -> None:
+    await HandleEmbedders(embedder_app)["minilm"].count_tokens(["a"], must_fit=True)
+    assert serve.calls == [("embedder.minilm", "Embedder", "count_tokens", ["a"], ("must_fit", True))]
 
 
 async def test_what_the_retriever_raises_is_raised(serve: FakeServe) -> None:

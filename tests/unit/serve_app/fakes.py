@@ -18,7 +18,7 @@ from serve_app.contracts import (
     ReplicaState,
     SearchQuery,
 )
-from serve_app.errors import PlatformError
+from serve_app.errors import BadRequest, PlatformError
 from serve_app.gateway import Call, Gateway, Reply, Stages
 from serve_app.rollout.document import RoutedModel, RoutedVariant, RoutingDocument
 from serve_app.upstream import ReplicaUnreachable, UpstreamRequest
@@ -148,13 +148,16 @@ class FakeRetriever:
 
 
 class FakeEmbedder:
-    """Vector of a text: its length and a half."""
+    """Vector of a text: its length and a half. Reads 100 words of one."""
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         return [[float(len(text)), 0.5] for text in texts]
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        return sum(len(text.split()) for text in texts)
+    async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:
+        counts = [len(text.split()) for text in texts]
+        if must_fit and max(counts) > 100:
+            raise BadRequest(f"input has {max(counts)} tokens", param="input")
+        return sum(min(count, 100) for count in counts)
 
     async def describe(self) -> EmbeddingFingerprint:
         return EmbeddingFingerprint("org/minilm", dimension=2, normalized=True)

@@ -34,6 +34,12 @@ def test_a_port_in_use_is_refused_by_name() -> None:
             require_free(port, "127.0.0.1", option="--grpc-port")
 
 
+@pytest.mark.parametrize("host", ["::", "::1", "203.0.113.7"], ids=["ipv6", "ipv6-loopback", "another-machine"])
+def test_a_host_that_cannot_be_listened_on_is_no_port_in_use(host: str) -> None:
+    with pytest.raises(ClusterError, match=f"{host} cannot be listened on; --host takes an IPv4 address of this machine"):
+        require_free(free_ports(1)[0], host)
+
+
 def test_two_runs_share_neither_ports_nor_files() -> None:
     one, other = serve_environment(Path("/one")), serve_environment(Path("/other"))
     same = {name for name in one if one[name] == other[name]}

@@ -51,6 +51,15 @@ WRONG = {
         "prompt: x, condense: {prompt: '{{ history[0].content }}'}",
         r"versions\[0\].condense.prompt: the template fails on two sample turns: .*'content'",
     ),
+    "condense-without-question": (
+        "prompt: x, condense: {prompt: Rewrite it.}",
+        r"versions\[0\].condense.prompt: a condense prompt must use `\{\{ question \}\}`",
+    ),
+    "no-vector-stores": (
+        "prompt: x, overrides: {vector_stores: true}",
+        r"versions\[0\].overrides.vector_stores: there are no vector stores to search; "
+        r"add `vector_stores: \{embedder: minilm\}`",
+    ),
     "condense-file": (
         "prompt: x, condense: {prompt: gone.j2}",
         r"versions\[0\].condense.prompt: the prompt file '.*gone.j2': no such file; write its path relative to this file",

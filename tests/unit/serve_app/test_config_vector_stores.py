@@ -34,6 +34,25 @@ def test_what_cannot_work_is_refused_where_it_stands(stores: dict[str, Any], pla
     assert message in str(refusal.value)
 
 
+def with_override(embedder: str) -> dict[str, Any]:
+    version = {"name": "v1", "embedder": embedder, "collection": "docs", "model": "chat", "prompt": "{{ question }}"}
+    return {
+        "models": [{"name": "chat", "variants": [{"name": "stable", "source": "org/model"}]}],
+        "embedders": [*EMBEDDERS, {"name": "other", "source": "org/other"}],
+        "pipelines": [{"name": "docs", "versions": [{**version, "overrides": {"vector_stores": True}}]}],
+        "vector_stores": {"embedder": "minilm"},
+    }
+
+
+def test_a_pipeline_may_search_the_stores_that_its_embedder_fills() -> None:
+    assert PlatformConfig.model_validate(with_override("minilm")).pipelines[0].versions[0].overrides.vector_stores
+
+
+def test_a_pipeline_may_not_search_stores_that_another_embedder_fills() -> None:
+    with pytest.raises(ValidationError, match="filled by embedder 'minilm', this version's is 'other'; use one embedder"):
+        PlatformConfig.model_validate(with_override("other"))
+
+
 def test_routers_learn_whether_there_are_vector_stores_and_how_large_files_may_be() -> None:
     document = routing_document(config(max_file_bytes=2048))
     assert document.vector_stores == RoutedVectorStores(embedder="minilm", max_file_bytes=2048)

@@ -63,6 +63,13 @@ def test_every_error_survives_its_way_between_actors(cls: type[PlatformError]) -
     )
 
 
+@pytest.mark.parametrize("cls", [UnknownModel, UnknownCollection])
+def test_a_name_is_repeated_only_in_part(cls: type[UnknownModel | UnknownCollection]) -> None:
+    message = cls("x" * 100_000).message
+    assert "x" * 100 + "'" in message
+    assert len(message) < 200
+
+
 @pytest.mark.parametrize(
     ("source", "shown"),
     [("org/minilm", "org/minilm"), ("/srv/models/minilm/", "minilm"), ("./models/a", "a"), ("~/m", "m")],

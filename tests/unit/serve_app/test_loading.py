@@ -156,6 +156,11 @@ WRONG = {
         "accelerators:\n  - {type: A, per_node: 1}\n  - {type: A, per_node: 2}",
         "3: accelerators[1].type: accelerator types must be unique, 'A' is used more than once",
     ),
+    "origin-with-wildcard": (
+        "router: {cors_origins: ['https://*.b.org']}",
+        "1: router.cors_origins[0]: expected an origin such as https://app.example.org, without a path or a wildcard, "
+        "or `*` for all, got 'https://*.b.org'",
+    ),
     "accelerator-is-two-words": (
         "accelerators: [{type: NVIDIA L40S, per_node: 1}]",
         "1: accelerators[0].type: expected one word such as L40S, got 'NVIDIA L40S'",

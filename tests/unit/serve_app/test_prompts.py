@@ -57,6 +57,12 @@ def test_a_condense_prompt_sees_the_question_and_the_turns_before_it() -> None:
     assert render_condense(template, "Why?", [Turn("user", "a"), Turn("assistant", "b")]) == "user: a\nassistant: b\nWhy?"
 
 
+@pytest.mark.parametrize("text", ["Rewrite it.", "{{ history[0].text }}", "{% set q = question %}Rewrite it."])
+def test_a_condense_prompt_without_the_question_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must use `\{\{ question \}\}`"):
+        compile_condense(text)
+
+
 def test_a_condense_prompt_has_no_passages() -> None:
     with pytest.raises(ValueError, match="a condense prompt may use `question` and `history`, not `hits`"):
         compile_condense("{{ hits }}")

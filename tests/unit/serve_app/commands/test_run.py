@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from rich.text import Text
 
 from serve_app.apps import build_schema
 from serve_app.cluster import ClusterError
-from serve_app.commands.demo import how_to_go_on
+from serve_app.commands.client import connect
+from serve_app.commands.demo import how_to_go_on, with_key
 from serve_app.commands.run import Running, failure, needs_gpu, own_grpc_port, with_accelerator
-from serve_app.config import PlatformConfig
+from serve_app.config import AuthConfig, PlatformConfig
+from serve_app.credentials import KeyRing
 from serve_app.errors import CommandError
+from tests.unit.serve_app.test_view import ANN
 
 CONFIG = PlatformConfig.model_validate(
     {
@@ -88,9 +93,41 @@ def test_a_failure_without_a_message_still_names_the_application() -> None:
 
 
 def test_the_snippets_name_the_address_and_the_pipeline() -> None:
-    text = how_to_go_on("http://h:1", "docs-assistant", "chat")
+    text = how_to_go_on("http://h:1", "docs-assistant", "chat", asks_for_key=False)
     assert text.count("http://h:1") == 5
     assert text.count("docs-assistant") == 2
+    assert "MANTA_API_KEY" not in text
+
+
+def test_where_keys_are_asked_for_the_snippets_send_one() -> None:
+    text = Text.from_markup(how_to_go_on("http://h:1", "docs-assistant", "chat", asks_for_key=True)).plain
+    assert ' -H "Authorization: Bearer $MANTA_API_KEY" ' in text
+    assert 'api_key=os.environ["MANTA_API_KEY"])' in text
+
+
+def test_a_demo_has_a_key_of_its_own_for_an_hour_where_keys_are_asked_for() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    changed, key = with_key(CONFIG.model_copy(update={"auth": AuthConfig(keys=(ANN,))}), now=lambda: now)
+    assert (len(changed.auth.keys), changed.auth.keys[0]) == (2, ANN)
+    record = KeyRing(changed.auth.keys, now=lambda: now).find(key)
+    assert (record, record.expires_at) == (changed.auth.keys[1], now + timedelta(hours=1))
+    assert with_key(changed)[0].auth.keys[2].name != record.name
+
+
+def test_a_demo_has_a_key_also_where_all_keys_are_in_a_file() -> None:
+    changed, key = with_key(CONFIG.model_copy(update={"auth": AuthConfig(keys_file="/keys.yaml")}))
+    assert KeyRing(changed.auth.keys).find(key).name.startswith("demo-run-")
+
+
+def test_a_demo_needs_no_key_where_none_is_asked_for() -> None:
+    assert with_key(CONFIG) == (CONFIG, None)
+
+
+@pytest.mark.parametrize(("found", "sent"), [("", "Bearer own"), ("mine", "Bearer mine")], ids=["own", "from-environment"])
+def test_a_key_in_the_environment_goes_before_the_demos(monkeypatch: pytest.MonkeyPatch, found: str, sent: str) -> None:
+    monkeypatch.setenv("MANTA_API_KEY", found)
+    with connect("http://h:1", api_key="own") as client:
+        assert client.headers["authorization"] == sent
 
 
 def test_on_vllms_gpu_build_variants_without_an_accelerator_take_any_gpu() -> None:

@@ -14,6 +14,8 @@ from serve_app.ingest.client import TRIES, EmbeddingClient
 EMBEDDING = {"model": "org/fake", "dimension": 2, "normalized": True}
 Answer = Callable[[httpx.Request], httpx.Response]
 
+FORM = {"encoding_format": "float", "truncate_prompt_tokens": -1}
+
 
 def client(answer: Answer, *, pauses: list[float] | None = None, api_key: str | None = None) -> EmbeddingClient:
     async def sleep(pause_s: float) -> None:
@@ -42,7 +44,7 @@ async def test_describe_asks_for_the_embedder_by_name() -> None:
 
 async def test_vectors_are_put_in_the_order_of_the_texts() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        assert json.loads(request.content) == {"model": "mini", "input": ["a", "bb"], "encoding_format": "float"}
+        assert json.loads(request.content) == {"model": "mini", "input": ["a", "bb"], **FORM}
         data = [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}]
         return httpx.Response(200, json={"data": data})
 

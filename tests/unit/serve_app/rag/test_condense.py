@@ -99,10 +99,10 @@ async def test_the_built_in_prompt_shows_the_conversation() -> None:
 
 
 async def test_only_the_latest_turns_are_shown_and_of_each_its_beginning() -> None:
-    prompt = "{% for turn in history %}{{ turn.role }}={{ turn.text }};{% endfor %}"
+    prompt = "{% for turn in history %}{{ turn.role }}={{ turn.text }};{% endfor %}{{ question }}"
     made = talking(chat_answer(ALONE), whole_answer(CHAT), history_turns=1, prompt=prompt)
     await ask(made, messages=[TALK[0], {"role": "assistant", "content": "x" * 9000}, TALK[2]])
-    assert bodies(made)[0]["messages"][0]["content"] == f"assistant={'x' * TURN_CHARS};"
+    assert bodies(made)[0]["messages"][0]["content"] == f"assistant={'x' * TURN_CHARS};Why?"
 
 
 async def test_the_call_is_the_conversations_with_an_id_and_an_answerer_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

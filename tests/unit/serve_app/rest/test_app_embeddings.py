@@ -36,10 +36,17 @@ async def test_embeddings_may_be_base64_of_little_endian_floats() -> None:
     ("body", "answer"),
     [
         ({"dimensions": 3}, (400, "invalid_request", "dimensions")),
+        ({"input": "a " * 101}, (400, "invalid_request", "input")),
+        ({"truncate_prompt_tokens": 7}, (400, "invalid_request", "truncate_prompt_tokens")),
         ({"input": []}, (400, "invalid_request", "input")),
         ({"model": "nope"}, (404, "model_not_found", "model")),
     ],
-    ids=["dimensions", "no-input", "unknown-embedder"],
+    ids=["dimensions", "too-long", "cut-elsewhere", "no-input", "unknown-embedder"],
 )
 async def test_embeddings_name_the_field_at_fault(body: dict[str, Any], answer: tuple[int, str, str]) -> None:
     assert error_of(await embed(**body)) == answer
+
+
+async def test_a_long_text_is_cut_where_the_caller_says_so_and_only_what_is_read_counts() -> None:
+    response = await embed(input="a " * 150, truncate_prompt_tokens=-1)
+    assert (response.status_code, response.json()["usage"]["total_tokens"]) == (200, 100)

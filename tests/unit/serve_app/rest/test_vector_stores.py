@@ -279,6 +279,15 @@ async def test_what_makes_work_counts_against_limits_and_polls_do_not(tmp_path: 
         assert admission.released == 3
 
 
+async def test_answers_that_count_against_limits_say_what_is_left(tmp_path: Path) -> None:
+    async with front(tmp_path, admission=Counted()) as made_front:
+        made = await made_front.send("POST", "/v1/vector_stores", json={})
+        uploaded = await made_front.send("POST", "/v1/files", files={"file": OWLS}, data={"purpose": "assistants"})
+        listed = await made_front.send("GET", "/v1/files")
+    said = [(each.status_code, each.headers.get("x-ratelimit-limit-requests")) for each in (made, uploaded, listed)]
+    assert said == [(200, "9"), (200, "9"), (200, None)]
+
+
 async def test_without_a_key_nothing_is_shown(tmp_path: Path) -> None:
     async with front(tmp_path, auth=AuthConfig(keys=(ANN, BOB))) as made_front:
         for method, path in (

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from serve_app.config import AuthConfig
-from serve_app.errors import DeadlineExceeded, Unauthenticated, Unavailable, UnknownModel
+from serve_app.errors import BadRequest, DeadlineExceeded, Unauthenticated, Unavailable, UnknownModel
 from serve_app.rpc.client import MantaClient, Message, Options, Retrieval, Sampling
 from serve_app.rpc.results import Origin, ToolCallDelta, Usage
 from tests.unit.serve_app.fakes import FakeResponse, FakeRetriever, leases_of, until, upstream_of
@@ -40,6 +40,13 @@ async def test_a_message_may_have_images() -> None:
         assert [chunk.text async for chunk in manta.chat("chat", [question])] == ["a cat"]
     [message] = json.loads(upstream_of(made).requests[0].body)["messages"]
     assert [part["type"] for part in message["content"]] == ["text", "image_url"]
+
+
+async def test_a_role_that_does_not_exist_is_refused_by_name() -> None:
+    async with client(ready()) as manta:
+        with pytest.raises(BadRequest, match="system, developer, user, assistant, tool, got 'usr'") as caught:
+            [chunk async for chunk in manta.chat("chat", [Message("usr", "Why?")])]  # type: ignore[arg-type]
+    assert caught.value.param == "role"
 
 
 async def test_tool_calls_of_several_choices_come_as_chunks_of_their_own() -> None:
