@@ -21,28 +21,10 @@ SPECIAL_TOKENS = 2
 MAX_CHUNKS = 100_000  # of one file; its vectors are held in memory until all are there
 # Read as plain text: what these formats mean is in their words.
 TEXT_SUFFIXES = frozenset(
-    {
-        *(
-            ".c",
-            ".cpp",
-            ".cs",
-            ".css",
-            ".go",
-            ".h",
-            ".hpp",
-            ".java",
-            ".js",
-            ".kt",
-            ".php",
-            ".py",
-            ".rb",
-            ".rs",
-            ".sh",
-            ".sql",
-            ".swift",
-        ),
-        *(".csv", ".swift", ".ini", ".json", ".jsonl", ".log", ".tex", ".toml", ".ts", ".tsv", ".xml", ".yaml", ".yml"),
-    }
+    (
+        *(".c", ".cpp", ".cs", ".css", ".csv", ".go", ".h", ".hpp", ".ini", ".java", ".js", ".json", ".jsonl", ".kt", ".log"),
+        *(".php", ".py", ".rb", ".rs", ".sh", ".sql", ".swift", ".tex", ".toml", ".ts", ".tsv", ".xml", ".yaml", ".yml"),
+    )
 )
 
 

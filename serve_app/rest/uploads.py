@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
-
-from python_multipart import MultipartParser
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import parse_options_header
 
 from serve_app.documents.contract import Upload
 from serve_app.errors import BadRequest
+from serve_app.rest.forms import MAX_FIELD_BYTES, FormReader, field_text, form_type
 
 OVERHEAD_BYTES = 64 * 1024  # of a form around its file
 MAX_PARTS = 8
-MAX_FIELD_BYTES = 1024
 MAX_FILENAME_CHARS = 255
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 FIELDS = frozenset({"purpose", "expires_after[anchor]", "expires_after[seconds]"})
@@ -29,21 +24,14 @@ def parse_upload(raw: bytes, content_type: str) -> Upload:
     Raises:
         BadRequest: the form is malformed, or a field is missing, unknown or wrong; ``param`` names it.
     """
-    kind, options = parse_options_header(content_type)
-    if kind != b"multipart/form-data" or not (boundary := options.get(b"boundary")):
+    kind, boundary = form_type(content_type)
+    if kind != b"multipart/form-data" or not boundary:
         raise BadRequest("content-type must be multipart/form-data with a boundary", param="content-type")
     form = _Form()
-    try:
-        parser = MultipartParser(boundary, form.callbacks())
-        parser.write(raw)
-        parser.finalize()
-    except FormParserError as err:
-        raise BadRequest("the body is no valid multipart/form-data") from err
-    if not form.is_whole:
-        raise BadRequest("the body is no valid multipart/form-data: its last boundary is missing")
+    form.read(raw, boundary)
     if form.filename is None:
         raise BadRequest("file is missing, or was sent without a file name", param="file")
-    fields = {name: _text(value, name) for name, value in form.fields.items()}
+    fields = {name: field_text(value, name) for name, value in form.fields.items()}
     return Upload(_filename(form.filename), _purpose(fields), bytes(form.content), _expiry(fields))
 
 
@@ -65,84 +53,47 @@ def _expiry(fields: Mapping[str, str]) -> int | None:
 
 
 def _filename(raw: bytes) -> str:
-    name = _text(raw, "file").replace("\\", "/").rpartition("/")[2]
+    name = field_text(raw, "file").replace("\\", "/").rpartition("/")[2]
     if not 1 <= len(name) <= MAX_FILENAME_CHARS or UNPRINTABLE.search(name):
         raise BadRequest(f"the file's name must have 1 to {MAX_FILENAME_CHARS} printable characters", param="file")
     return name
 
 
-def _text(value: bytes | bytearray, name: str) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError as err:
-        raise BadRequest(f"{name} must be UTF-8", param=name) from err
-
-
-class _Form:
-    """What the parser calls; keeps one file and a few short fields."""
+class _Form(FormReader):
+    """Keeps one file and a few short fields."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.fields: dict[str, bytearray] = {}
         self.filename: bytes | None = None
         self.content = bytearray()
-        self.is_whole = False
         self._parts = 0
         self._name = ""
         self._target: bytearray | None = None
-        self._header = bytearray()
-        self._value = bytearray()
 
-    def callbacks(self) -> Any:
-        """Return the callbacks under the parser's names."""
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._take_header,
-            "on_header_value": self._take_value,
-            "on_header_end": self._end_header,
-            "on_headers_finished": self._end_headers,
-            "on_part_data": self._take_data,
-            "on_end": self._end,
-        }
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
         self._target = None
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise BadRequest(f"the form has more than {MAX_PARTS} fields")
 
-    def _take_header(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _take_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _end_header(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            options = parse_options_header(bytes(self._value))[1]
-            self._open(_text(options.get(b"name", b""), "the form"), options.get(b"filename"))
-        self._header.clear()
-        self._value.clear()
-
-    def _open(self, name: str, filename: bytes | None) -> None:
-        self._name = name
+    def open(self, options: Mapping[bytes, bytes]) -> None:
+        self._name = name = field_text(options.get(b"name", b""), "the form")
         if name == "file" and self.filename is None:
-            self.filename, self._target = filename, self.content
+            self.filename, self._target = options.get(b"filename"), self.content
         elif name in FIELDS and name not in self.fields:
             self._target = self.fields[name] = bytearray()
         else:
             shown = name[:64]
             raise BadRequest(f"the form's field {shown!r} is not known here, or comes twice", param=shown)
 
-    def _end_headers(self) -> None:
+    def end_headers(self) -> None:
         if self._target is None:
             raise BadRequest("a part of the form has no name")
 
-    def _take_data(self, data: bytes, start: int, end: int) -> None:
+    def take(self, data: bytes, start: int, end: int) -> None:
         if self._target is None:
             return
         self._target += memoryview(data)[start:end]
         if self._target is not self.content and len(self._target) > MAX_FIELD_BYTES:
             raise BadRequest(f"{self._name} must be at most {MAX_FIELD_BYTES} bytes long", param=self._name)
-
-    def _end(self) -> None:
-        self.is_whole = True
