@@ -10,6 +10,8 @@ from typing import Any
 from serve_app.contracts import DirectorySnapshot, EmbeddingFingerprint, Hit, ReplicaEntry, SearchQuery
 from serve_app.errors import PlatformError, RateLimited, Unavailable
 from serve_app.limits.messages import Message, Reply
+from serve_app.rollout.commands import Verb
+from serve_app.rollout.telemetry import RouterReport
 
 RETRY_S = 0.5
 
@@ -90,6 +92,32 @@ class HandleDirectory:
         """Return the first snapshot that differs from the caller's."""
         snapshot: DirectorySnapshot = await self._handle.call("watch", epoch, version)
         return snapshot
+
+
+class HandleRollouts:
+    """Rollouts, as Routers report to it and operators command it through them."""
+
+    def __init__(self, app: str) -> None:
+        self._handle = LazyHandle("Rollouts", app)
+
+    async def report(self, report: RouterReport) -> None:
+        """Tell what this Router has counted."""
+        await self._handle.call("report", report)
+
+    async def rollouts(self) -> dict[str, Any]:
+        """Return how every split stands."""
+        found: dict[str, Any] = await self._handle.call("rollouts")
+        return found
+
+    async def history(self, name: str) -> list[dict[str, Any]]:
+        """Return the decisions on one. Raises UnknownRollout."""
+        found: list[dict[str, Any]] = await self._handle.call("rollout_history", name)
+        return found
+
+    async def command(self, name: str, verb: Verb, *, by: str) -> dict[str, Any]:
+        """Do what an operator says, and return the record of it. Raises UnknownRollout, RolloutConflict."""
+        made: dict[str, Any] = await self._handle.call("command_rollout", name, verb.value, by)
+        return made
 
 
 class HandleLedger:

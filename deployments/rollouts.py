@@ -1,16 +1,25 @@
-"""Rollouts: one replica that keeps the routing document and the directory, and tells Routers by long poll."""
+"""Rollouts: one replica that keeps the routing document, the traffic table and the directory, and tells Routers by long poll."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
+from deployments.rollout_metrics import NoMetrics, RolloutMetrics
+from deployments.state import StateStore
 from serve_app.contracts import DirectorySnapshot, ReplicaEntry
+from serve_app.rollout.commands import Verb
+from serve_app.rollout.controller import Controller, Kept, statuses
 from serve_app.rollout.directory import Directory
 from serve_app.rollout.document import RoutingDocument
+from serve_app.rollout.gathering import Gathering
+from serve_app.rollout.report import shadow_report, stats_report
+from serve_app.rollout.telemetry import RouterReport
 from serve_app.view import RoutingView
 
 logger = logging.getLogger("ray.serve")
@@ -18,27 +27,70 @@ logger = logging.getLogger("ray.serve")
 TTL_S = 5.0
 POLL_S = 20.0  # a watch without news returns after this long, so that dead watchers do not pile up
 COALESCE_S = 0.1  # news closer together than this reach Routers as one
+TICK_S = 1.0  # between two looks at the rollouts
+SAVE_EVIDENCE_S = 10.0  # what gates have seen is kept this often, what was decided at once
+PROGRESS, EVIDENCE, ROUTING = "progress", "evidence", "routing"
 
 
 class Rollouts:
-    """The control plane's memory. It carries no traffic: when it is away, Routers keep what they saw last."""
+    """The control plane's memory. It carries no traffic: when it is away, Routers keep what they saw last.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    ``state`` keeps progress, history and evidence; ``cluster_state`` the last configuration that was good.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        state: StateStore,
+        cluster_state: StateStore,
+        metrics: RolloutMetrics | NoMetrics | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
+        self._state, self._cluster_state = state, cluster_state
+        self._metrics = metrics or NoMetrics()
         self._directory = Directory(ttl_s=TTL_S)
-        self._routing = RoutingDocument().model_dump_json()
+        self._gathering = Gathering()
+        self._controller = Controller(self._gathering, wall=wall)
+        self._routing = ""  # none yet
+        self._refused: str | None = None
         self._epoch = uuid.uuid4().hex
         self._started_s = clock()
         self._revision = 0
+        self._told_version = -1  # of the traffic table
         self._news = asyncio.Event()
+        self._saving = asyncio.Lock()
+        self._saved = (0, 0)  # (table version, decisions) that are kept
+        self._evidence_saved_s = clock()
+        self._is_restored = False
+        self._ticking: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take a new routing document, in place. Raises ValueError and keeps the old one when it is bad."""
-        document = RoutingDocument.model_validate(user_config["routing"])
-        RoutingView(document)  # what Routers will make of it: a weight sum or a prompt may be wrong still
-        self._routing = document.model_dump_json()
-        self._revision += 1
-        self._tell()
+        """Take a new routing document, in place. One that is bad is refused, and the one before stays in force.
+
+        Raising would make Serve end this replica and start others that fail as well: nobody would keep the directory.
+        Raises ValueError or KeyError only where there was never a good one.
+        """
+        if not self._is_restored:
+            await self._restore()
+        try:
+            document = RoutingDocument.model_validate(user_config["routing"])
+            RoutingView(document)  # what Routers will make of it: a prompt may be wrong still
+        except (ValueError, KeyError) as err:
+            if not self._routing:
+                raise
+            self._refused = f"the configuration was refused, the one before stays in force: {err}"
+            logger.exception("the configuration was refused; the one before stays in force")
+        else:
+            await self._take(document)
+        if self._ticking is None:
+            self._ticking = asyncio.create_task(self._keep_ticking())
+
+    async def check_health(self) -> None:
+        """Raise when rollouts are no longer looked at."""
+        if self._ticking is not None and self._ticking.done():
+            raise RuntimeError("rollouts are no longer looked at")
 
     async def heartbeat(self, entry: ReplicaEntry, seq: int) -> None:
         """Hear from a replica; the first heartbeat registers it."""
@@ -51,6 +103,10 @@ class Rollouts:
     async def deregister(self, replica_id: str) -> None:
         """Forget a replica for good."""
         self._changed(lambda: self._directory.remove(replica_id, now_s=self._clock()))
+
+    async def report(self, report: RouterReport) -> None:
+        """Hear from a Router what it has counted."""
+        self._gathering.take(report, now_s=self._clock())
 
     async def watch(self, epoch: str, version: int) -> DirectorySnapshot:
         """Return the first snapshot that differs from the caller's, or the same one after ``POLL_S`` seconds."""
@@ -73,6 +129,105 @@ class Rollouts:
         self._directory.expire(now_s=self._clock())
         return self._snapshot()
 
+    async def rollouts(self) -> dict[str, Any]:
+        """Return how every split stands, what was counted, and which table each Router has in force, as JSON."""
+        table = self._controller.table
+        return {
+            "table": {"version": table.version, "digest": table.digest},
+            "routers": self._gathering.tables(),
+            "refused": self._refused,
+            "splits": statuses(self._controller),
+            "stats": stats_report(self._gathering, self._controller.declared(), now_s=self._clock()),
+            "shadows": shadow_report(self._gathering),
+        }
+
+    async def rollout_history(self, name: str) -> list[dict[str, Any]]:
+        """Return the decisions on a model or pipeline, oldest first. Raises UnknownRollout."""
+        self._controller.require(name)
+        return [made.model_dump(mode="json") for made in self._controller.history.of(name)]
+
+    async def command_rollout(self, name: str, verb: str, by: str) -> dict[str, Any]:
+        """Do what an operator says; it is kept for good when this returns. Raises UnknownRollout, RolloutConflict."""
+        made = self._controller.command(name, Verb(verb), by=by)
+        self._table_may_have_changed()
+        await self._save()
+        return made.model_dump(mode="json")
+
+    async def tick(self) -> None:
+        """Look at the rollouts once. Does nothing until every replica could be heard after a start."""
+        now_s = self._clock()
+        self._directory.expire(now_s=now_s)
+        if self._is_complete():
+            self._controller.tick(self._directory, now_s=now_s)
+        self._table_may_have_changed()
+        await self._save()
+        if now_s - self._evidence_saved_s >= SAVE_EVIDENCE_S:
+            self._evidence_saved_s = now_s
+            await self._put(self._state, EVIDENCE, json.dumps(self._controller.evidence()))
+        self._metrics.show(self._controller, self._gathering)
+
+    async def _keep_ticking(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self.tick()
+            except Exception:
+                logger.exception("a look at the rollouts failed; the table stays as it is")
+
+    async def _take(self, document: RoutingDocument) -> None:
+        routing = document.model_dump_json()
+        self._refused = None
+        self._controller.declare(document)
+        if routing != self._routing:
+            self._routing = routing
+            self._revision += 1
+            await self._put(self._cluster_state, ROUTING, routing)
+        self._table_may_have_changed()
+        self._tell()
+        await self._save()
+
+    async def _restore(self) -> None:
+        """Go on where an earlier process ended. Raises what the store raises: to begin anew would undo a rollback."""
+        kept, evidence = await self._state.get(PROGRESS), await self._state.get(EVIDENCE)
+        if kept is not None:
+            self._controller.restore(Kept.model_validate_json(kept), json.loads(evidence or b"{}"))
+            self._saved = self._now_kept()
+        if (routing := await self._cluster_state.get(ROUTING)) is not None:
+            try:
+                document = RoutingDocument.model_validate_json(routing)
+                RoutingView(document)
+            except ValueError:  # of another version of this program
+                logger.warning("the last configuration cannot be read any more")
+            else:
+                self._controller.declare(document)
+                self._routing = routing.decode()
+        self._is_restored = True
+
+    async def _save(self) -> None:
+        """Keep what was decided, if it is not kept yet; a store that is away is tried again at the next look."""
+        async with self._saving:
+            if (now := self._now_kept()) != self._saved and await self._put(
+                self._state, PROGRESS, self._controller.keep().model_dump_json()
+            ):
+                self._saved = now
+
+    async def _put(self, store: StateStore, key: str, text: str) -> bool:
+        try:
+            await store.put(key, text.encode())
+        except Exception:
+            logger.exception("%s could not be kept", key)
+            return False
+        return True
+
+    def _now_kept(self) -> tuple[int, int]:
+        return self._controller.table.version, self._controller.history.count
+
+    def _table_may_have_changed(self) -> None:
+        if self._controller.table.version != self._told_version:
+            self._told_version = self._controller.table.version
+            self._revision += 1
+            self._tell()
+
     def _expire(self, now_s: float) -> None:
         self._changed(lambda: self._directory.expire(now_s=now_s))
 
@@ -88,7 +243,8 @@ class Rollouts:
             epoch=self._epoch,
             version=self._version(),
             replicas=self._directory.entries(),
-            routing=self._routing,
+            routing=self._routing or RoutingDocument().model_dump_json(),
+            traffic=self._controller.table.model_dump_json(),
             is_complete=self._is_complete(),
         )
 

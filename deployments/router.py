@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from deployments.document_handle import HandleDocuments
-from deployments.handles import HandleDirectory, HandleEmbedders, HandleLedger, HandleRetriever, wake
+from deployments.handles import HandleDirectory, HandleEmbedders, HandleLedger, HandleRetriever, HandleRollouts, wake
 from deployments.keys import KeyFollower, follow_keys
 from deployments.names import LIMITS_APP, RETRIEVER_APP, ROLLOUTS_APP, embedder_app, llm_app
+from deployments.reporting import Reporter, keep_reporting
 from serve_app.contracts import DirectorySnapshot
 from serve_app.gateway import Gateway, Stages
 from serve_app.http_upstream import HttpUpstream
@@ -66,11 +67,14 @@ class Router(InferenceRpc):
         gateway.update(await directory.watch(*gateway.version))
         self._gateway = gateway
         keys = KeyFollower(gateway)
+        name = uuid.uuid4().hex
+        rollouts = HandleRollouts(ROLLOUTS_APP)
         ledger = HandleLedger(LIMITS_APP)
-        admission = EscrowAdmission(ledger.exchange, router=uuid.uuid4().hex, clock=time.monotonic)
+        admission = EscrowAdmission(ledger.exchange, router=name, clock=time.monotonic)
         self._tasks = [
             asyncio.create_task(follow(gateway, directory.watch, on_news=keys.apply)),
             asyncio.create_task(follow_keys(keys)),
+            asyncio.create_task(keep_reporting(Reporter(gateway, router=name), rollouts.report)),
             asyncio.create_task(admission.keep(lambda: gateway.view.document.auth.is_on)),
         ]
         inference = Inference(gateway, admission=admission)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from deployments.blobs import open_blobs
 from deployments.embedder import Embedder
 from deployments.handles import HandleEmbedders
 from deployments.names import embedder_app
 from deployments.retriever import Retriever
+from deployments.rollout_metrics import RolloutMetrics
+from deployments.rollouts import Rollouts
+from deployments.state import BlobState, ClusterState
 from deployments.stores.opening import open_store
 from serve_app.config import EmbedderConfig, VectorStoreConfig
 
@@ -29,3 +33,12 @@ class ServedRetriever(Retriever):
             embedders=HandleEmbedders(embedder_app),
         )
         await self.verify()
+
+
+class ServedRollouts(Rollouts):
+    """Rollouts that outlives its process."""
+
+    def __init__(self, state_uri: str | None) -> None:
+        cluster = ClusterState()
+        state = cluster if state_uri is None else BlobState(open_blobs(state_uri))
+        super().__init__(state=state, cluster_state=cluster, metrics=RolloutMetrics())

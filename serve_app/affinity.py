@@ -21,12 +21,13 @@ _ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",",
 def affinity_key(tenant: str, body: Mapping[str, Any], *, session_id: str | None = None) -> str:
     """Return the key of a request's conversation.
 
-    The first of: the session id, the ``user`` field, a digest of the leading messages (system and first user
-    message, so a growing chat keeps its key), a digest of the prompt. The tenant is always part of it.
+    The first of: the session id, the ``user`` field (Anthropic's ``metadata.user_id``), a digest of the leading messages
+    or input items (system and first user message, so a growing chat keeps its key), a digest of the prompt. The tenant is
+    always part of it.
     """
     if session_id:
         return f"{tenant}/s/{session_id[:MAX_SESSION_CHARS]}"
-    if isinstance(user := body.get("user"), str) and user:
+    if user := _user(body):
         return f"{tenant}/u/{user[:MAX_SESSION_CHARS]}"
     return f"{tenant}/h/{_digest(_leading(body))}"
 
@@ -111,14 +112,23 @@ def _cut(texts: Iterator[str]) -> Iterator[str]:
             return
 
 
+def _user(body: Mapping[str, Any]) -> str | None:
+    user = body.get("user")
+    if not user and isinstance(metadata := body.get("metadata"), dict):
+        user = metadata.get("user_id")
+    return user if isinstance(user, str) else None
+
+
 def _leading(body: Mapping[str, Any]) -> object:
-    messages = body.get("messages")
-    if not isinstance(messages, list):
-        return body.get("prompt", body.get("input"))
+    turns = body.get("messages")
+    if not isinstance(turns, list):
+        turns = body.get("prompt", body.get("input"))
+        if not (isinstance(turns, list) and any(isinstance(turn, dict) for turn in turns)):
+            return turns  # a text, or several: there are no turns in it
     lead = []
-    for message in messages:
-        lead.append(message)
-        if isinstance(message, dict) and message.get("role") == "user":
+    for turn in turns:
+        lead.append(turn)
+        if isinstance(turn, dict) and turn.get("role") == "user":
             break
     return lead
 

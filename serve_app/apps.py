@@ -21,7 +21,7 @@ from serve_app.config import (
 )
 from serve_app.config_vector_stores import documents_uri
 from serve_app.errors import OpenToEverybody
-from serve_app.rollout.document import routing_document
+from serve_app.rollout.document import NOT_IN_ARGS, routing_document
 from serve_app.settings import LOCAL_ONLY
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-# Changing these in place must not restart replicas, so they stay out of a replica's arguments.
-_NOT_IN_ARGS = {"weight", "replicas", "autoscaling", "max_leases"}
 _HEALTH: Json = {"health_check_period_s": 10.0, "health_check_timeout_s": 120.0}
 # Serve's default, a second event loop for our code, costs two tasks and a thread switch per token of a stream; what the
 # Router does there is short. Read when the replica's process starts.
@@ -113,7 +111,7 @@ def _rollouts_app(config: PlatformConfig) -> Json:
         "user_config": {"routing": document},
         "ray_actor_options": {"num_cpus": 0.1},
     }
-    return _app(ROLLOUTS_APP, "build_rollouts", args={}, deployment=deployment)
+    return _app(ROLLOUTS_APP, "build_rollouts", args={"state_uri": config.rollouts.state_uri}, deployment=deployment)
 
 
 def _limits_app() -> Json:
@@ -180,7 +178,7 @@ def _llm_app(model: ModelConfig, variant: VariantConfig) -> Json:
         deployment["num_replicas"] = variant.replicas
     else:
         deployment["autoscaling_config"] = _autoscaling(variant.autoscaling)
-    args = {"model": model.name, "config": variant.model_dump(mode="json", exclude=_NOT_IN_ARGS)}
+    args = {"model": model.name, "config": variant.model_dump(mode="json", exclude=set(NOT_IN_ARGS))}
     return _app(llm_app(model.name, variant.name), "build_llm", args=args, deployment=deployment)
 
 
@@ -221,9 +219,9 @@ def _router_env(config: PlatformConfig, is_local_only: bool) -> dict[str, str]:
 
 def build_rollouts(args: Json) -> Application:
     """Build the Rollouts app."""
-    from deployments.rollouts import Rollouts
+    from deployments.serving import ServedRollouts
 
-    return _bind(Rollouts, "Rollouts", args)
+    return _bind(ServedRollouts, "Rollouts", args)
 
 
 def build_limits(args: Json) -> Application:

@@ -16,6 +16,11 @@ from serve_app.config_fields import Name as Name
 from serve_app.config_fields import Text as Text
 from serve_app.config_pipelines import PipelineConfig as PipelineConfig
 from serve_app.config_pipelines import PipelineVersionConfig as PipelineVersionConfig
+from serve_app.config_rollouts import Duration as Duration
+from serve_app.config_rollouts import GatesConfig as GatesConfig
+from serve_app.config_rollouts import RolloutConfig as RolloutConfig
+from serve_app.config_rollouts import ShadowConfig as ShadowConfig
+from serve_app.config_rollouts import rollout_problems, shadow_problems
 from serve_app.config_rules import (
     PlacedError,
     accelerator_problems,
@@ -151,10 +156,20 @@ class ModelConfig(Config):
 
     name: Name = Field(description="What clients send as `model`.")
     variants: tuple[VariantConfig, ...] = Field(min_length=1, description="Versions that share the traffic.")
+    rollout: RolloutConfig | None = Field(None, description="Raise a variant's share step by step, while its gates hold.")
+    shadow: ShadowConfig | None = Field(None, description="Copy requests to a variant that does not answer them.")
+    fallback: bool = Field(
+        True, description="Whether the baseline answers what another variant has failed before its first byte."
+    )
+    first_byte_timeout: Duration | None = Field(
+        None, description="Longest wait for a stream's first byte, such as 60s; then the variant has failed. Absent: no limit."
+    )
 
     @model_validator(mode="after")
     def _variants_share_all_traffic(self) -> Self:
         refuse(share_problems("variants", self.variants))
+        refuse(rollout_problems("variants", self.variants, self.rollout))
+        refuse(shadow_problems(self.variants, self.shadow))
         return self
 
 
@@ -224,6 +239,16 @@ class AcceleratorPoolConfig(Config):
     max_nodes: int = Field(1, ge=1, description="Most nodes of this type.")
 
 
+class RolloutsConfig(Config):
+    """What keeps the traffic table and the progress of rollouts."""
+
+    state_uri: Text | None = Field(
+        None,
+        description="Folder or s3:// URI where progress and history are kept. Absent: in the Ray cluster itself, where they "
+        "outlive the deployment, but not the cluster.",
+    )
+
+
 class PlatformConfig(Config):
     """The platform: models, embedders, pipelines and where they run."""
 
@@ -234,6 +259,7 @@ class PlatformConfig(Config):
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Request bounds.")
     router: RouterConfig = Field(default=RouterConfig(), description="The ingress.")
+    rollouts: RolloutsConfig = Field(default=RolloutsConfig(), description="The traffic table and rollouts.")
     vector_stores: VectorStoresConfig | None = Field(None, description="Uploads and vector stores of callers; absent: none.")
     accelerators: tuple[AcceleratorPoolConfig, ...] = Field(
         (), description="What the cluster has; declared pools are checked against what variants need."

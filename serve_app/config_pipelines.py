@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from serve_app.config_fields import Config, Name, Text
+from serve_app.config_rollouts import RolloutConfig, rollout_problems
 from serve_app.config_rules import refuse, share_problems
 
 NoPassages = Literal["answer", "refuse", "error"]
@@ -53,6 +54,9 @@ class PipelineVersionConfig(Config):
     )
     prompt: Text = Field(description="Jinja2 template: a file ending in .j2, or the template text itself.")
     model: Name = Field(description="Model that writes the answer.")
+    variant: Name | None = Field(
+        None, description="Variant of the model that always answers; absent: whichever the model's own weights choose."
+    )
     condense: CondenseConfig | None = Field(
         None, description="Search for a query made from the whole conversation; absent means the last question as it is."
     )
@@ -83,8 +87,10 @@ class PipelineConfig(Config):
 
     name: Name = Field(description="What clients send as `model`.")
     versions: tuple[PipelineVersionConfig, ...] = Field(min_length=1, description="Versions that share the traffic.")
+    rollout: RolloutConfig | None = Field(None, description="Raise a version's share step by step, while its gates hold.")
 
     @model_validator(mode="after")
     def _versions_share_all_traffic(self) -> Self:
         refuse(share_problems("versions", self.versions))
+        refuse(rollout_problems("versions", self.versions, self.rollout))
         return self

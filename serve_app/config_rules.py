@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # config.py applies these rules, so it imports this file
     from serve_app.config import AcceleratorPoolConfig, PipelineVersionConfig, PlatformConfig, VariantConfig
+    from serve_app.rollout.document import RoutedVariant
 
 FieldPath = tuple[str | int, ...]
 Problems = Iterator[tuple[FieldPath, str]]
@@ -51,7 +52,7 @@ def repeated(what: str, places: Iterable[tuple[FieldPath, str]]) -> Problems:
         seen.add(name)
 
 
-def share_problems(field: str, parts: Sequence[VariantConfig | PipelineVersionConfig]) -> Problems:
+def share_problems(field: str, parts: Sequence[VariantConfig | PipelineVersionConfig | RoutedVariant]) -> Problems:
     """Check the parts that share a model's traffic: names differ, weights sum to 100."""
     what = field.removesuffix("s")
     yield from repeated(f"{what} names", (((field, i, "name"), part.name) for i, part in enumerate(parts)))
@@ -82,9 +83,27 @@ def reference_problems(config: PlatformConfig) -> Problems:
                 if name not in (names := known[path[-1]]):
                     hint = near_miss(name, names, listed_as="declared")
                     yield ("pipelines", p, "versions", v, *path), f"{path[-1]} {name!r} is not declared, {hint}"
+    yield from _variant_references(config)
+    for m, model in enumerate(config.models):
+        wanted = model.shadow.embedder if model.shadow is not None else None
+        if wanted is not None and wanted not in known["embedder"]:
+            hint = near_miss(wanted, known["embedder"], listed_as="declared")
+            yield ("models", m, "shadow", "embedder"), f"embedder {wanted!r} is not declared, {hint}"
     if (stores := config.vector_stores) is not None and stores.embedder not in known["embedder"]:
         hint = near_miss(stores.embedder, known["embedder"], listed_as="declared")
         yield ("vector_stores", "embedder"), f"embedder {stores.embedder!r} is not declared, {hint}"
+
+
+def _variant_references(config: PlatformConfig) -> Problems:
+    """Find pipeline versions that pin a variant which their model does not have."""
+    variants = {model.name: [variant.name for variant in model.variants] for model in config.models}
+    for p, pipeline in enumerate(config.pipelines):
+        for v, version in enumerate(pipeline.versions):
+            names = variants.get(version.model, [])
+            if version.variant is not None and names and version.variant not in names:
+                hint = near_miss(version.variant, names, listed_as="declared")
+                path = ("pipelines", p, "versions", v, "variant")
+                yield path, f"model {version.model!r} has no variant {version.variant!r}, {hint}"
 
 
 def override_problems(config: PlatformConfig) -> Problems:

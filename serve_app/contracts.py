@@ -207,4 +207,5 @@ class DirectorySnapshot:
     version: int
     replicas: tuple[ReplicaEntry, ...]
     routing: str  # RoutingDocument as JSON (serve_app.rollout.document)
+    traffic: str = ""  # TrafficTable as JSON (serve_app.rollout.table); empty: the declared weights
     is_complete: bool = True  # False while a restarted Rollouts is still hearing from the replicas

@@ -57,6 +57,8 @@ class UpstreamRejected(PlatformError):
 
     def __init__(self, status: int, body: bytes) -> None:
         self.kind = _kind(status)
+        # Our own token refused is no fault of the request either.
+        self.is_engines_fault = status >= 500 or status == 401
         words = _words(body)
         if self.kind is ErrorKind.NOT_FOUND and words.is_bare:
             words = _Words(_NO_ENDPOINT, code=UnknownRoute.code)

@@ -190,6 +190,23 @@ class EmbeddingMismatch(PlatformError):
         )
 
 
+class RolloutConflict(PlatformError):
+    """A rollout is not in a state for what was asked of it."""
+
+    kind = ErrorKind.CONFLICT
+    code = "rollout_conflict"
+
+
+class UnknownRollout(PlatformError):
+    """No model or pipeline of that name."""
+
+    kind = ErrorKind.NOT_FOUND
+    code = "rollout_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no model or pipeline is called {quoted(name)}; GET /admin/rollouts lists them", param="name")
+
+
 class MissingWeights(BadRequest):
     """A model's source names nothing that can be loaded."""
 

@@ -3,68 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from serve_app.affinity import affinity_key, prefix_key
-from serve_app.answerer import Answerer
-from serve_app.config import ApiKeyConfig
+from serve_app.attempts import Attempts
+from serve_app.call import Call as Call
+from serve_app.call import Reply as Reply
 from serve_app.contracts import CountingEmbedder, DirectorySnapshot, EmbeddingFingerprint, Retriever
 from serve_app.documents.contract import Documents
-from serve_app.engine_errors import UpstreamRejected
-from serve_app.errors import BadRequest, PlatformError, Unavailable, UnknownModel
-from serve_app.limits.permit import UNLIMITED, Permit
-from serve_app.pool import Lease, ReplicaPool, Target
+from serve_app.errors import BadRequest, PlatformError, UnknownModel
+from serve_app.pool import ReplicaPool
+from serve_app.relay import Relay
 from serve_app.replica_set import Balance
 from serve_app.rollout.document import RoutedModel, RoutingDocument
-from serve_app.sse import ByteStream
-from serve_app.streams import LeasedStream
-from serve_app.upstream import ReplicaDraining, ReplicaUnreachable, Upstream, UpstreamRequest, UpstreamResponse
-from serve_app.usage import metered, prompt_estimate, tells_usage, usage_of, with_usage
+from serve_app.rollout.table import TrafficTable
+from serve_app.shadow import Shadows
+from serve_app.upstream import Upstream
 from serve_app.view import RoutingView
 
 logger = logging.getLogger("ray.serve")
 
-ATTEMPTS = 4  # replicas tried before the first byte
-BROKEN_ATTEMPTS = 2  # connections that may break with the request on them: a request that kills engines must not kill all
 Wake = Callable[[str, str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request that names a model, as the fronts hand it over."""
-
-    path: str  # with the query string
-    body: Mapping[str, Any]
-    raw: bytes  # the body as received; relayed untouched to models
-    caller: ApiKeyConfig
-    request_id: str
-    session_id: str | None = None
-    content_type: str = "application/json"
-    permit: Permit = UNLIMITED  # what the call may use
-    answerer: Answerer = field(default_factory=Answerer)  # who answers; shared by the calls that are made for this one
-
-    @property
-    def affinity(self) -> str:
-        """The conversation's affinity key."""
-        return affinity_key(self.caller.tenant_name, self.body, session_id=self.session_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer: whole bytes, or an open stream that the front must close."""
-
-    content_type: str
-    body: bytes | ByteStream
-    model: str
-    variant: str
-    pipeline_version: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()  # what the caller's limits still allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,39 +37,34 @@ class Stages:
     documents: Documents | None = None
 
 
-@dataclass(slots=True)
-class _Errand:
-    """A request on its way to a replica, and what became of it so far."""
-
-    model: str
-    request: UpstreamRequest
-    call: Call
-    tried: list[str] = field(default_factory=list)
-    broken: int = 0
-
-    @property
-    def may_go_on(self) -> bool:
-        return len(self.tried) < ATTEMPTS and self.broken < BROKEN_ATTEMPTS
-
-
 class Gateway:
     """Authenticate, resolve, pick, lease, relay. One per Router replica, on one event loop."""
 
     def __init__(self, *, upstream: Upstream, wake: Wake, stages: Stages, clock: Callable[[], float] = time.monotonic) -> None:
-        self._upstream = upstream
         self._wake = wake
-        self._clock = clock
         self.stages = stages
         self.view = RoutingView(RoutingDocument())
         self.pool = ReplicaPool(clock=clock)
+        self.attempts = Attempts(clock=clock)
+        self.shadows = Shadows()
         self.version: tuple[str, int] = ("", -1)
-        self._routing = ""
+        self._routing = self._traffic = ""
+        self._relay = Relay(
+            upstream=upstream,
+            pool=self.pool,
+            attempts=self.attempts,
+            view=lambda: self.view,
+            wake=self._start_waking,
+        )
         self._waking: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def update(self, snapshot: DirectorySnapshot) -> None:
-        """Take a snapshot of the directory and the routing document; a document that cannot be used changes nothing."""
-        if snapshot.routing != self._routing:
+        """Take a snapshot: a routing document or a traffic table that cannot be used changes nothing."""
+        is_new = snapshot.routing != self._routing
+        if is_new:
             self._route(snapshot.routing)
+        if is_new or snapshot.traffic != self._traffic:
+            self._split(snapshot.traffic)
         self.pool.update(snapshot.replicas, is_complete=snapshot.is_complete)
         self.version = (snapshot.epoch, snapshot.version)
 
@@ -122,6 +78,19 @@ class Gateway:
             return
         self.pool.max_waiting = self.view.document.limits.max_waiting
         self.pool.balance = Balance(self.view.document.replica_choice, self.view.document.balance_factor)
+
+    def _split(self, traffic: str) -> None:
+        self._traffic = traffic
+        if not traffic:
+            return
+        try:
+            self.view = self.view.with_table(TrafficTable.model_validate_json(traffic))
+        except ValueError:
+            logger.exception("the traffic table cannot be used; the one before stays in force")
+            return
+        for split in self.view.table.splits:
+            for variant in split.withdrawn:
+                self.attempts.withdraw((split.name, variant))
 
     def is_ready(self, name: str | None = None) -> bool:
         """Whether the model or pipeline, or at least one model if none is named, takes work.
@@ -143,36 +112,15 @@ class Gateway:
     async def relay(self, call: Call, model: RoutedModel) -> Reply:
         """Send a request for a model to one of its replicas and return the answer.
 
-        Until the first byte is here, other replicas are tried, and other variants while the conversation's own has no
-        replica that can take it.
+        Until the first byte is here, other replicas are tried; other variants while the conversation's own has no replica
+        that can take it; and the baseline when the conversation's own has failed the request, or was withdrawn.
 
         Raises:
             UpstreamRejected: the engine refused the request.
             RateLimited, DeadlineExceeded, Unavailable: no replica took it.
             UnknownModel: the model went while the request waited.
         """
-        prefix = prefix_key(call.body, session_id=call.session_id)
-        affinity = functools.cache(lambda: call.affinity)  # asked for again each second that the request waits
-        call.answerer.model = model.name
-        request = UpstreamRequest("POST", call.path, _raw(call), call.request_id, call.content_type)
-        errand = _Errand(model.name, request, call)
-        deadline_s = self._clock() + self.view.document.limits.wait_timeout_s
-        while errand.may_go_on:
-            lease = await self.pool.lease(
-                lambda: self._target(errand, affinity),
-                prefix=prefix,
-                timeout_s=deadline_s - self._clock(),
-                exclude=errand.tried,
-                priority=call.caller.priority,
-            )
-            if not call.answerer.take(lease.variant):  # the client was told another one while this was on its way here
-                lease.release()
-                continue
-            if (reply := await self._try(lease, errand)) is not None:
-                return reply
-            call.answerer.is_taken = False
-            errand.tried.append(lease.replica_id)
-        raise Unavailable(f"no replica of model {model.name!r} could be reached", retry_after_s=5)
+        return await self._relay.send(call, model)
 
     async def embed(self, name: str, texts: list[str]) -> list[list[float]]:
         """Return one vector per text from an embedder."""
@@ -191,63 +139,6 @@ class Gateway:
             raise UnknownModel(name)
         return self.stages.embedders[name]
 
-    async def _try(self, lease: Lease, errand: _Errand) -> Reply | None:
-        """Return the replica's answer, or None when it could not take the request."""
-        is_handed_over = False
-        try:
-            response = await self._upstream.open(lease.url, errand.request)
-            if response.status < 300 and response.content_type.startswith("text/event-stream"):
-                is_handed_over = True
-                stream = _counted(LeasedStream(response, lease, path=errand.request.path), errand.call)
-                return Reply(response.content_type, stream, errand.model, lease.variant)
-            body = await _whole(response)
-            errand.call.permit.charge(usage_of(body) or prompt_estimate(errand.call.raw))
-            return Reply(response.content_type, body, errand.model, lease.variant)
-        except asyncio.CancelledError:
-            if not is_handed_over:  # the client left; how much was generated for it nobody knows
-                errand.call.permit.charge(prompt_estimate(errand.call.raw))
-            raise
-        except ReplicaDraining:
-            self.pool.drain(lease.replica_id)
-        except ReplicaUnreachable as err:
-            logger.warning("replica %s unreachable: %s", lease.replica_id, err)
-            self.pool.eject(lease.replica_id)
-            errand.broken += err.was_sent
-        finally:
-            if not is_handed_over:
-                lease.release()
-        return None
-
-    def _target(self, errand: _Errand, affinity: Callable[[], str]) -> Target:
-        """Return the conversation's variant, or the heaviest that can take work while its own has no replica.
-
-        A variant that the client has been told of is the only one.
-        """
-        name, answerer = errand.model, errand.call.answerer
-        model = self.view.models.get(name)
-        if model is None:
-            raise UnknownModel(name)
-        if answerer.is_told:
-            return self._told_target(model, answerer.variant)
-        # The key of a long conversation takes long to make, and where there is one variant there is nothing to choose.
-        own = self.view.variant(model, affinity()) if len(model.variants) > 1 else model.variants[0].name
-        if not self.pool.has_ready(name, own):
-            self._start_waking(name, own)
-        chosen = next(v for v in model.variants if v.name == own)
-        if not self.pool.can_take(name, own):
-            able = [v for v in model.variants if v.weight and self.pool.can_take(name, v.name)]
-            chosen = max(able, key=lambda v: v.weight, default=chosen)
-        answerer.variant = chosen.name
-        return Target(name, chosen.name, chosen.max_leases)
-
-    def _told_target(self, model: RoutedModel, told: str | None) -> Target:
-        chosen = next((v for v in model.variants if v.name == told), None)
-        if chosen is None:
-            raise Unavailable(f"the variant of model {model.name!r} that had the request is gone; send it again")
-        if not self.pool.has_ready(model.name, chosen.name):
-            self._start_waking(model.name, chosen.name)
-        return Target(model.name, chosen.name, chosen.max_leases)
-
     def _start_waking(self, model: str, variant: str) -> None:
         key = (model, variant)
         task = self._waking.get(key)
@@ -261,32 +152,6 @@ class Gateway:
             logger.warning("waking %s.%s failed: %s", model, variant, err.message)
         except Exception:
             logger.exception("waking %s.%s failed", model, variant)
-
-
-def _raw(call: Call) -> bytes:
-    """Return the body for the engine: as it was received, unless its answer must tell its usage on the way."""
-    is_json = call.content_type.startswith("application/json")
-    if not (call.permit.counts_tokens and is_json and tells_usage(call.body, call.path)):
-        return call.raw
-    return json.dumps(with_usage(call.body, call.path)).encode()
-
-
-def _counted(stream: ByteStream, call: Call) -> ByteStream:
-    """Return the stream as it is, or one that charges its tokens."""
-    if not call.permit.counts_tokens:
-        return stream
-    return metered(stream, call.permit, path=call.path, body=call.body, raw=call.raw)
-
-
-async def _whole(response: UpstreamResponse) -> bytes:
-    """Return an answer's body. Raises UpstreamRejected unless the engine was content."""
-    try:
-        body = await response.read()
-    finally:
-        response.close()
-    if response.status >= 300:
-        raise UpstreamRejected(response.status, body)
-    return body
 
 
 def require_text(value: object, param: str) -> str:

@@ -81,8 +81,9 @@ class Inference:
     def settle(self, call: Call) -> bool:
         """Fix who answers a call that has not been answered yet, so that its client can be told.
 
-        It is the variant whose replica has the request already, else the one that owns the conversation. Returns False
-        while nobody can be named: what the call is for has gone, and whoever works on it will say so.
+        It is the variant whose replica has the request already, else the one that owns the conversation; where another
+        may stand in for it, the variant stays open. Returns False while nobody can be named: what the call is for has
+        gone, and whoever works on it will say so.
         """
         view, answerer = self.view, call.answerer
         name: str | None = model_of(call.body)
@@ -95,6 +96,8 @@ class Inference:
             return False
         if not answerer.is_taken:
             answerer.variant = view.variant(model, call.affinity)
+        if len(model.variants) == 1 or not model.fallback:
+            answerer.told_variant = answerer.variant
         answerer.model, answerer.is_told = model.name, True
         return True
 

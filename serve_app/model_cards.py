@@ -16,13 +16,13 @@ CREATED = 0
 
 def model_cards(view: RoutingView, caller: ApiKeyConfig) -> list[dict[str, Any]]:
     """Return a card for everything the caller may name as ``model``; how traffic is split is for admins."""
-    cards = [_model(model, caller) for model in view.models.values()]
-    cards += [_pipeline(pipeline, caller) for pipeline in view.pipelines.values()]
+    cards = [_model(view, model, caller) for model in view.models.values()]
+    cards += [_pipeline(view, pipeline, caller) for pipeline in view.pipelines.values()]
     cards += [_card(name, "embedder") for name in sorted(view.embedders)]
     return [card for card in cards if view.may_use(caller, card["id"])]
 
 
-def _model(model: RoutedModel, caller: ApiKeyConfig) -> dict[str, Any]:
+def _model(view: RoutingView, model: RoutedModel, caller: ApiKeyConfig) -> dict[str, Any]:
     card = _card(model.name, "model")
     # That an engine is simulated is told to everybody, and of a model with both kinds too.
     engines = {v.engine for v in model.variants}
@@ -31,14 +31,16 @@ def _model(model: RoutedModel, caller: ApiKeyConfig) -> dict[str, Any]:
     if None not in lengths:
         card["max_model_len"] = min(length for length in lengths if length is not None)
     if caller.admin:
-        card["variants"] = [{"name": v.name, "weight": v.weight, "engine": v.engine} for v in model.variants]
+        weights = view.split(model.name).weights
+        card["variants"] = [{"name": v.name, "weight": weights[v.name], "engine": v.engine} for v in model.variants]
     return card
 
 
-def _pipeline(pipeline: PipelineConfig, caller: ApiKeyConfig) -> dict[str, Any]:
+def _pipeline(view: RoutingView, pipeline: PipelineConfig, caller: ApiKeyConfig) -> dict[str, Any]:
     card = _card(pipeline.name, "pipeline")
     if caller.admin:
-        card["versions"] = [{"name": v.name, "weight": v.weight, "model": v.model} for v in pipeline.versions]
+        weights = view.split(pipeline.name).weights
+        card["versions"] = [{"name": v.name, "weight": weights[v.name], "model": v.model} for v in pipeline.versions]
     return card
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from serve_app.config import PipelineVersionConfig
 from serve_app.contracts import ReplicaEntry, ReplicaState
 from serve_app.gateway import Gateway
 from serve_app.rollout.document import RoutedModel, RoutedVariant
@@ -16,9 +17,10 @@ def status_report(gateway: Gateway, serve_status: Any) -> dict[str, Any]:
         "apps": [_app(name, app) for name, app in sorted(serve_status.applications.items())],
         "models": [_model(gateway, model) for model in view.models.values()],
         "pipelines": [
-            {"name": p.name, "versions": [v.model_dump(exclude={"prompt"}) for v in p.versions]}
+            {"name": p.name, "versions": [_version(v, view.split(p.name).weights[v.name]) for v in p.versions]}
             for p in view.pipelines.values()
         ],
+        "traffic": {"version": view.table.version, "digest": view.table.digest},
         "waiting_in_router": gateway.pool.waiting(),
     }
 
@@ -32,11 +34,16 @@ def _model(gateway: Gateway, model: RoutedModel) -> dict[str, Any]:
     return {"name": model.name, "variants": [_variant(gateway, model.name, v) for v in model.variants]}
 
 
+def _version(version: PipelineVersionConfig, weight: int) -> dict[str, Any]:
+    return {**version.model_dump(exclude={"prompt"}), "weight": weight, "declared_weight": version.weight}
+
+
 def _variant(gateway: Gateway, model: str, variant: RoutedVariant) -> dict[str, Any]:
     entries = [e for e in gateway.pool.entries() if (e.model, e.variant) == (model, variant.name)]
     return {
         "name": variant.name,
-        "weight": variant.weight,
+        "weight": gateway.view.split(model).weights[variant.name],
+        "declared_weight": variant.weight,
         "engine": variant.engine,
         "replicas": {state.value: sum(e.state is state for e in entries) for state in ReplicaState},
         "replicas_detail": [_replica(entry) for entry in sorted(entries, key=lambda e: e.replica_id)],

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Self
 
+from serve_app.attempts import Attempt
 from serve_app.pool import Lease
+from serve_app.rollout.telemetry import Outcome
 from serve_app.sse import BLANK_LINE, error_event, whole_length
 from serve_app.upstream import ReplicaUnreachable, UpstreamResponse
 
@@ -20,10 +22,14 @@ class LeasedStream:
     started runs none of its code, and a client may leave before its first byte.)
     """
 
-    def __init__(self, response: UpstreamResponse, lease: Lease, *, path: str = "") -> None:
+    def __init__(
+        self, response: UpstreamResponse, lease: Lease, *, attempt: Attempt, path: str = "", first: bytes | None = None
+    ) -> None:
         self._response = response
         self._lease = lease
+        self._attempt = attempt
         self._path = path
+        self._first = first  # what was read already, to see that there is an answer; None: nothing was
         self._partial = b""
         self._is_over = False
 
@@ -37,17 +43,17 @@ class LeasedStream:
                 if whole := await self._next():
                     return whole
         except BaseException:
-            self._end()
+            self._end(Outcome.CANCELLED)
             raise
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Drop the connection, so that the replica aborts, and give the lease back."""
-        self._end()
+        self._end(Outcome.CANCELLED)
 
     async def _next(self) -> bytes:
         try:
-            data = await self._response.chunk()
+            data = await self._piece()
             # Engines write whole events, so that as a rule there is nothing to look for and nothing to copy.
             if data.endswith(BLANK_LINE) and not self._partial:
                 return data
@@ -56,13 +62,21 @@ class LeasedStream:
             # Whatever it was, the client hears of it; only an unexpected error is worth a stack trace.
             is_odd = not isinstance(err, ReplicaUnreachable)
             logger.warning("the stream from replica %s broke: %s", self._lease.replica_id, err, exc_info=is_odd)
-            self._end()
+            self._end(Outcome.BROKEN)
             return error_event("the replica that was answering has failed; send the request again", path=self._path)
+
+    async def _piece(self) -> bytes:
+        if self._first is not None:
+            data, self._first = self._first, None
+            return data
+        data = await self._response.chunk()
+        self._attempt.piece(data)
+        return data
 
     def _whole_of(self, data: bytes) -> bytes:
         """Return what is whole of the data so far, and all that is left at the stream's end."""
         if not data:
-            self._end()
+            self._end(Outcome.OK)
             whole, self._partial = self._partial, b""
             return whole
         # What was searched before is not searched again, but a blank line may have been cut in two.
@@ -72,8 +86,9 @@ class LeasedStream:
         self._partial = data[end:]
         return data[:end]
 
-    def _end(self) -> None:
+    def _end(self, outcome: Outcome) -> None:
         if not self._is_over:
             self._is_over = True
+            self._attempt.end(outcome)
             self._response.close()
             self._lease.release()

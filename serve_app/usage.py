@@ -47,6 +47,14 @@ def usage_of(body: bytes) -> int | None:
     return None if found is None else _tokens(_object(found[1]))
 
 
+def completion_tokens(body: bytes) -> int:
+    """Return how many tokens a whole answer says it generated, in OpenAI's words or Anthropic's; 0 when it does not say."""
+    start = body.rfind(b'"usage"')
+    found = _USAGE.match(body, start) if start >= 0 else None
+    usage = {} if found is None else _object(found[1])
+    return usage.get("completion_tokens", usage.get("output_tokens", 0))
+
+
 def metered(stream: ByteStream, permit: Permit, *, path: str, body: Mapping[str, Any], raw: bytes) -> MeteredStream:
     """Return the stream as the client asked for it in ``body``; at its end the permit is charged and released.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ from serve_app.contracts import Hit
 from serve_app.credentials import KeyRing, WallClock, credential, wall_clock
 from serve_app.errors import Forbidden, UnknownModel
 from serve_app.prompts import CONDENSE, Passage, Turn, compile_condense, compile_prompt, render_condense, render_prompt
-from serve_app.rollout.document import RoutedModel, RoutingDocument
-from serve_app.rollout.table import BucketRange, pick, ranges
+from serve_app.rollout.document import RoutedModel, RoutingDocument, declared_split
+from serve_app.rollout.table import Split, TrafficTable, pick
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -62,11 +63,19 @@ class RoutingView:
         self.pipelines = {p.name: p for p in document.pipelines}
         self.embedders = frozenset(document.embedders)
         self._keys = KeyRing(document.auth.keys, now=now)
-        self._tables: dict[str, tuple[BucketRange, ...]] = {m.name: ranges(m.weights) for m in document.models}
-        for p in document.pipelines:
-            self._tables[p.name] = ranges([(v.name, v.weight) for v in p.versions])
+        self.table = TrafficTable(splits=tuple(map(declared_split, (*document.models, *document.pipelines))))
         versions = [(p.name, v) for p in document.pipelines for v in p.versions]
         self._prompts = {(name, v.name): _prompt(v) for name, v in versions}
+
+    def with_table(self, table: TrafficTable) -> RoutingView:
+        """Return the same view under another traffic table. Raises ValueError: it is not of what this document serves."""
+        for split in self.table.splits:
+            told = table.by_name.get(split.name)
+            if told is None or told.weights.keys() != split.weights.keys():
+                raise ValueError(f"the traffic table says nothing of {split.name!r} that fits its variants")
+        view = copy.copy(self)
+        view.table = table
+        return view
 
     def use_key_file(self, keys: Sequence[ApiKeyConfig]) -> None:
         """Put these keys in force beside those of the document; until then a file of keys lets nobody in."""
@@ -100,12 +109,16 @@ class RoutingView:
         """Whether the caller's key covers a configured collection, or a vector store of its tenant."""
         return caller.collections is None or collection in caller.collections
 
+    def split(self, name: str) -> Split:
+        """Return how the traffic of a model or pipeline is shared now."""
+        return self.table.by_name[name]
+
     def variant(self, model: RoutedModel, affinity: str) -> str:
         """Return the variant that owns this conversation."""
-        return pick(self._tables[model.name], affinity)
+        return pick(self.split(model.name).ranges, affinity)
 
     def version(self, pipeline: PipelineConfig, affinity: str) -> tuple[PipelineVersionConfig, Prompt]:
         """Return the pipeline version that owns this conversation, with its prompt."""
-        name = pick(self._tables[pipeline.name], affinity)
+        name = pick(self.split(pipeline.name).ranges, affinity)
         version = next(v for v in pipeline.versions if v.name == name)
         return version, self._prompts[pipeline.name, name]

@@ -62,7 +62,7 @@ async def ask(gateway: Gateway, call: Call, pipeline: PipelineConfig, *, clock: 
     model = gateway.view.models.get(version.model)
     if model is None:  # gone while the passages were searched
         raise UnknownModel(pipeline.name)
-    reply = await gateway.relay(inner_call(call, {**asked.put(text), "model": version.model}), model)
+    reply = await gateway.relay(inner_call(call, {**asked.put(text), "model": version.model}, variant=version.variant), model)
     body = cited(reply.body, form, Findings(pipeline.name, query, plan, citations))
     return dataclasses.replace(reply, body=body, pipeline_version=version.name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 from serve_app.answerer import Answerer
 from serve_app.errors import Headers, PlatformError
@@ -57,9 +58,13 @@ class Answer:
 
     async def reply(self, reply: Reply) -> None:
         """Send what the gateway answered."""
+        is_named = self.answerer.variant is not None
         self.answerer = Answerer(reply.model, reply.variant, reply.pipeline_version)
         headers = [(b"content-type", reply.content_type.encode()), *_encoded(reply.headers)]
         if self._is_streaming:
+            if not is_named:
+                comment = f": x-manta-variant: {reply.variant}\n\n".encode()
+                await self._send({"type": "http.response.body", "body": comment, "more_body": True})
             await self._go_on(reply)
         elif isinstance(reply.body, bytes):
             await self._bytes(200, reply.body, headers)
@@ -72,7 +77,8 @@ class Answer:
             await send_chunks(self._send, reply.body)
 
     async def begin_stream(self) -> None:
-        """Begin a stream of events whose first one is still to come."""
+        """Begin a stream of events whose first one is still to come. Its headers name a variant only if that is certain."""
+        self.answerer = replace(self.answerer, variant=self.answerer.told_variant)
         await self._start(200, [(b"content-type", STREAM_TYPE.encode()), *STREAM_HEADERS])
         self._is_streaming = True
 

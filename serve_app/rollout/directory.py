@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from serve_app.contracts import ReplicaEntry, ReplicaState
@@ -24,6 +25,7 @@ class Directory:
         self._ttl_s = ttl_s
         self._lines: dict[str, _Line] = {}
         self._gone: dict[str, float] = {}
+        self._losses: Counter[tuple[str, str]] = Counter()
         self.version = 0
 
     def heartbeat(self, entry: ReplicaEntry, *, seq: int, now_s: float) -> None:
@@ -43,8 +45,9 @@ class Directory:
     def remove(self, replica_id: str, *, now_s: float) -> None:
         """Forget a replica that stopped; a heartbeat still on its way does not bring it back."""
         self._gone[replica_id] = now_s
-        if self._lines.pop(replica_id, None) is not None:
+        if (line := self._lines.pop(replica_id, None)) is not None:
             self.version += 1
+            self._losses[_key(line.entry)] += line.entry.state is ReplicaState.STARTING
 
     def drain(self, replica_id: str) -> None:
         """Mark a replica as draining: Routers send it nothing new."""
@@ -56,10 +59,24 @@ class Directory:
     def expire(self, *, now_s: float) -> None:
         """Forget replicas whose last heartbeat is older than the time-to-live."""
         for replica_id in [k for k, line in self._lines.items() if now_s - line.seen_s > self._ttl_s]:
-            del self._lines[replica_id]
+            entry = self._lines.pop(replica_id).entry
             self.version += 1
+            self._losses[_key(entry)] += entry.state is not ReplicaState.DRAINING
         self._gone = {k: at_s for k, at_s in self._gone.items() if now_s - at_s <= 10 * self._ttl_s}
+
+    def ready(self, model: str, variant: str) -> int:
+        """Return how many replicas of a variant are ready."""
+        entries = (line.entry for line in self._lines.values())
+        return sum(_key(entry) == (model, variant) and entry.state is ReplicaState.READY for entry in entries)
+
+    def losses(self, model: str, variant: str) -> int:
+        """Return how many replicas of a variant fell silent, or gave up before they were ready, since the beginning."""
+        return self._losses[model, variant]
 
     def entries(self) -> tuple[ReplicaEntry, ...]:
         """All entries, ordered by replica id."""
         return tuple(self._lines[k].entry for k in sorted(self._lines))
+
+
+def _key(entry: ReplicaEntry) -> tuple[str, str]:
+    return entry.model, entry.variant

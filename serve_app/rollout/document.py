@@ -5,27 +5,39 @@ It lives there and not in the Router's arguments because a change of arguments r
 
 from __future__ import annotations
 
+import hashlib
+import json
 from functools import cached_property
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from serve_app.config import (
     AuthConfig,
     Config,
     LimitsConfig,
+    ModelConfig,
     PipelineConfig,
     PlatformConfig,
     ReplicaChoice,
     VariantConfig,
     VectorStoresConfig,
 )
+from serve_app.config_pipelines import PipelineVersionConfig
+from serve_app.config_rollouts import RolloutConfig, ShadowConfig, rollout_problems, shadow_problems
+from serve_app.config_rules import refuse, share_problems
+from serve_app.rollout.table import Share, Split
+
+# Changing these in place does not restart replicas, so they are no part of what a replica is made of.
+NOT_IN_ARGS = frozenset({"weight", "replicas", "autoscaling", "max_leases"})
 
 
 class RoutedVariant(Config):
     """A variant as Routers see it."""
 
     name: str = Field(description="Name of the variant.")
-    weight: int = Field(description="Share of conversations in percent.")
+    weight: int = Field(ge=0, le=100, description="Declared share of conversations in percent.")
+    revision: str = Field("", description="Digest of what its replicas are made of: another one is another variant.")
     max_leases: int = Field(description="Requests one Router may have open on one replica.")
     engine: str = Field(description="Kind of engine.")
     may_sleep: bool = Field(False, description="Whether it may have no replica until a request wakes it.")
@@ -36,12 +48,23 @@ class RoutedModel(Config):
     """A model and the variants that share its traffic."""
 
     name: str = Field(description="Public name.")
-    variants: tuple[RoutedVariant, ...] = Field(description="Variants, in the declared order.")
+    variants: tuple[RoutedVariant, ...] = Field(min_length=1, description="Variants, in the declared order.")
+    rollout: RolloutConfig | None = Field(None, description="How the canary's share grows.")
+    shadow: ShadowConfig | None = Field(None, description="Copies of requests.")
+    fallback: bool = Field(True, description="Whether another variant answers what one has failed before its first byte.")
+    first_byte_timeout_s: float | None = Field(None, description="Seconds without a stream's first byte that are a failure.")
 
     @cached_property
     def weights(self) -> tuple[tuple[str, int], ...]:
-        """(variant, weight) in the declared order."""
+        """(variant, declared weight) in the declared order."""
         return tuple((v.name, v.weight) for v in self.variants)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        refuse(share_problems("variants", self.variants))
+        refuse(rollout_problems("variants", self.variants, self.rollout))
+        refuse(shadow_problems(self.variants, self.shadow))
+        return self
 
 
 class RoutedVectorStores(Config):
@@ -69,7 +92,7 @@ class RoutingDocument(Config):
 def routing_document(config: PlatformConfig) -> RoutingDocument:
     """Return what Routers need to know of a platform."""
     return RoutingDocument(
-        models=tuple(RoutedModel(name=m.name, variants=tuple(map(_routed, m.variants))) for m in config.models),
+        models=tuple(map(_routed_model, config.models)),
         pipelines=config.pipelines,
         embedders=tuple(e.name for e in config.embedders),
         vector_stores=_routed_stores(config.vector_stores),
@@ -82,6 +105,37 @@ def routing_document(config: PlatformConfig) -> RoutingDocument:
     )
 
 
+def declared_split(part: RoutedModel | PipelineConfig) -> Split:
+    """Return how the traffic of a model or pipeline is shared by its declared weights."""
+    parts = part.variants if isinstance(part, RoutedModel) else part.versions
+    baseline = part.rollout.baseline if part.rollout is not None else parts[0].name
+    return Split(name=part.name, shares=tuple(Share(variant=p.name, weight=p.weight) for p in parts), baseline=baseline)
+
+
+def revisions(part: RoutedModel | PipelineConfig) -> dict[str, str]:
+    """Return what each variant or version is made of, as digests: weights are no part of it."""
+    if isinstance(part, RoutedModel):
+        return {variant.name: variant.revision for variant in part.variants}
+    return {version.name: revision(version) for version in part.versions}
+
+
+def revision(part: VariantConfig | PipelineVersionConfig, *, without: frozenset[str] = frozenset({"weight"})) -> str:
+    """Return a digest of a configuration, some fields left out."""
+    text = json.dumps(part.model_dump(mode="json", exclude=set(without)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _routed_model(model: ModelConfig) -> RoutedModel:
+    return RoutedModel(
+        name=model.name,
+        variants=tuple(map(_routed, model.variants)),
+        rollout=model.rollout,
+        shadow=model.shadow,
+        fallback=model.fallback,
+        first_byte_timeout_s=model.first_byte_timeout,
+    )
+
+
 def _routed_stores(stores: VectorStoresConfig | None) -> RoutedVectorStores | None:
     return None if stores is None else RoutedVectorStores(embedder=stores.embedder, max_file_bytes=stores.max_file_bytes)
 
@@ -90,6 +144,7 @@ def _routed(variant: VariantConfig) -> RoutedVariant:
     return RoutedVariant(
         name=variant.name,
         weight=variant.weight,
+        revision=revision(variant, without=NOT_IN_ARGS),
         max_leases=variant.max_leases,
         engine=variant.engine.kind,
         may_sleep=variant.autoscaling is not None and variant.autoscaling.min_replicas == 0,

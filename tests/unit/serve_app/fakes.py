@@ -184,7 +184,7 @@ def gateway(*answers: Answer, retriever: FakeRetriever | None = None, clock: Fak
 
 def upstream_of(made: Gateway) -> FakeUpstream:
     """Return the fake behind a gateway."""
-    upstream = made._upstream
+    upstream = made._relay._upstream
     assert isinstance(upstream, FakeUpstream)
     return upstream
 

@@ -10,12 +10,14 @@ from serve_app import gateway as gateway_module
 from serve_app import pool as pool_module
 from serve_app.config import LimitsConfig
 from serve_app.errors import BadRequest, DeadlineExceeded, ErrorKind, PlatformError, RateLimited, Unavailable, UnknownModel
-from serve_app.gateway import ATTEMPTS, BROKEN_ATTEMPTS, Reply, require_text
+from serve_app.gateway import Reply, require_text
+from serve_app.relay import ATTEMPTS, BROKEN_ATTEMPTS
 from serve_app.pool import EJECT_S
 from serve_app.rollout.document import RoutedModel, RoutedVariant, RoutingDocument
 from serve_app.upstream import ReplicaDraining, UpstreamRequest
 from tests.unit.serve_app.fakes import (
     BROKEN,
+    PIPELINE,
     SSE,
     UNREACHED,
     FakeClock,
@@ -158,10 +160,13 @@ async def test_an_error_nobody_expected_gives_the_lease_back() -> None:
     assert leases_of(made) == 0
 
 
+BAD_PROMPT = PIPELINE.versions[0].model_copy(update={"prompt": "{{ nope }}"})
+
+
 def test_a_routing_document_that_cannot_be_used_does_not_stop_the_directory(caplog: pytest.LogCaptureFixture) -> None:
     made = gateway()
     made.update(snapshot())
-    bad = document(models=(model(("stable", 90)),))
+    bad = document(pipelines=(PIPELINE.model_copy(update={"versions": (BAD_PROMPT,)}),))
     with caplog.at_level(logging.ERROR, logger="ray.serve"):
         made.update(snapshot(entry("r1"), routing=bad, version=2))
     assert made.view.document == document()

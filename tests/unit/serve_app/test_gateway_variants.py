@@ -128,7 +128,7 @@ async def test_the_document_says_how_replicas_are_chosen() -> None:
 async def test_a_long_conversation_of_a_model_with_one_variant_is_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = gateway(FakeResponse())
     made.update(snapshot(entry()))
-    monkeypatch.setattr("serve_app.gateway.affinity_key", lambda *_, **__: pytest.fail("hashed"))
+    monkeypatch.setattr("serve_app.call.affinity_key", lambda *_, **__: pytest.fail("hashed"))
     assert (await relay(made)).variant == "stable"
 
 
@@ -141,7 +141,7 @@ async def test_a_conversation_is_hashed_once_however_long_it_waits(monkeypatch: 
 
     made = gateway(FakeResponse())
     made.update(snapshot(routing=TWO, version=2))
-    monkeypatch.setattr("serve_app.gateway.affinity_key", key)
+    monkeypatch.setattr("serve_app.call.affinity_key", key)
     waiting = asyncio.create_task(relay(made))
     await asyncio.sleep(0.05)  # many looks: RECHOOSE_S is a thousandth here
     assert len(hashed) == 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from serve_app.attempts import Attempts
 from serve_app.pool import Lease
 from serve_app.sse import error_event
 from serve_app.streams import LeasedStream
@@ -22,7 +23,9 @@ class Held:
     released: list[str] = field(default_factory=list)
 
     def stream(self) -> LeasedStream:
-        return LeasedStream(self.response, Lease("r1", "stable", "http://r1", lambda: self.released.append("r1")))
+        lease = Lease("r1", "stable", "http://r1", lambda: self.released.append("r1"))
+        attempt = Attempts(clock=lambda: 0.0).begin(("chat", "stable"), began_s=0.0, is_stream=True)
+        return LeasedStream(self.response, lease, attempt=attempt)
 
     @property
     def is_free(self) -> bool:

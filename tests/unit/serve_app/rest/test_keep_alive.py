@@ -146,6 +146,7 @@ async def test_a_replica_that_wakes_answers_the_stream() -> None:
 
 
 TWO = (model(("canary", 50), ("stable", 50)),)
+FIXED = tuple(each.model_copy(update={"fallback": False}) for each in TWO)
 
 
 def user_of(made: Gateway, variant: str) -> str:
@@ -157,7 +158,7 @@ def user_of(made: Gateway, variant: str) -> str:
 
 
 async def test_the_variant_in_the_header_is_the_one_that_answers() -> None:
-    made = asleep(FakeResponse(EVENTS, content_type=SSE), models=TWO)
+    made = asleep(FakeResponse(EVENTS, content_type=SSE), models=FIXED)
     client = Client(made, {**STREAM, "user": user_of(made, "canary")})
     await until(lambda: client.comments)
     # Another variant could take the request now, and would have if nobody had been told.
@@ -170,8 +171,18 @@ async def test_the_variant_in_the_header_is_the_one_that_answers() -> None:
     assert (upstream_of(made).asked, client.events) == (["http://r2"], list(EVENTS))
 
 
+async def test_where_another_variant_may_stand_in_a_comment_names_the_one_that_answers() -> None:
+    made = asleep(FakeResponse(EVENTS, content_type=SSE), models=TWO)
+    client = Client(made, {**STREAM, "user": user_of(made, "canary")})
+    await until(lambda: client.comments)
+    made.update(snapshot(entry("r1", "stable"), routing=made.view.document, version=2))
+    await client.serving
+    assert (client.headers["x-manta-model"], client.headers.get("x-manta-variant")) == ("chat", None)
+    assert client.events == [b": x-manta-variant: stable\n\n", *EVENTS]
+
+
 async def test_a_variant_that_goes_meanwhile_ends_the_stream_with_an_error() -> None:
-    made = asleep(models=TWO)
+    made = asleep(models=FIXED)
     client = Client(made, STREAM)
     await until(lambda: client.comments)
     left = "stable" if client.headers["x-manta-variant"] == "canary" else "canary"

@@ -1,0 +1,61 @@
+"""Reporting: a Router tells Rollouts every second what it has counted of each variant."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from serve_app.gateway import Gateway
+from serve_app.rollout.telemetry import RouterReport, ShadowStats, VariantKey, VariantStats
+
+logger = logging.getLogger("ray.serve")
+
+REPORT_S = 1.0
+TIMEOUT_S = 10.0
+
+
+class Reporter:
+    """Makes reports that are counted once: one that was not taken is sent again as it was, before anything newer."""
+
+    def __init__(self, gateway: Gateway, *, router: str) -> None:
+        self._gateway = gateway
+        self._router = router
+        self._seq = 0
+        self._unsent: tuple[dict[VariantKey, VariantStats], dict[VariantKey, ShadowStats]] | None = None
+
+    async def send(self, tell: Callable[[RouterReport], Awaitable[None]]) -> None:
+        """Send what was counted since the last report that was taken. Raises what ``tell`` raises."""
+        if self._unsent is None:
+            self._seq += 1
+            self._unsent = self._gateway.attempts.take(), self._gateway.shadows.take()
+        stats, shadows = self._unsent
+        report = RouterReport(
+            router=self._router,
+            seq=self._seq,
+            table_version=self._gateway.view.table.version,
+            stats=stats,
+            waiting=self._gateway.attempts.waiting(self._on_trial()),
+            shadows=shadows,
+        )
+        await asyncio.wait_for(tell(report), TIMEOUT_S)
+        self._unsent = None
+
+    def _on_trial(self) -> list[VariantKey]:
+        """Return every variant that a baseline could stand in for: only their hangs are looked for."""
+        splits = self._gateway.view.table.splits
+        return [(split.name, variant) for split in splits for variant in split.weights if variant != split.baseline]
+
+
+async def keep_reporting(reporter: Reporter, tell: Callable[[RouterReport], Awaitable[None]]) -> None:
+    """Report for ever; while Rollouts is away, counting goes on."""
+    is_away = False
+    while True:
+        await asyncio.sleep(REPORT_S)
+        try:
+            await reporter.send(tell)
+            is_away = False
+        except Exception as err:
+            if not is_away:
+                logger.warning("Rollouts does not take reports; they are kept: %s", err)
+            is_away = True

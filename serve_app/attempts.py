@@ -1,0 +1,152 @@
+"""Attempts: what a Router sees of each attempt to have a request answered, counted by variant."""
+
+from __future__ import annotations
+
+import re
+from asyncio import Timeout
+from collections.abc import Callable, Collection
+from itertools import islice
+
+from serve_app.rollout.telemetry import SCORED_GAPS, Outcome, VariantKey, VariantStats, Waiting
+from serve_app.usage import completion_tokens
+
+MOST_AGED = 2_000  # open attempts whose age is looked at, the oldest first: a look must not hold up the streams
+_FINISH = re.compile(rb'"(?:finish_reason|stop_reason)":\s*"([a-z_]{1,32})"')
+_ERROR = re.compile(rb'(?:^|\n)(?:data:\s*\{"error"|event:\s*error\b)')
+_ENDS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed", b"event: response.incomplete")
+
+
+def is_error_event(piece: bytes) -> bool:
+    """Whether a piece of a stream holds an error event in place of an answer."""
+    return _ERROR.search(piece) is not None
+
+
+class Attempts:
+    """All attempts of one Router. Single-threaded: every method runs on its event loop."""
+
+    def __init__(self, *, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._stats: dict[VariantKey, VariantStats] = {}
+        self._open: dict[VariantKey, dict[Attempt, None]] = {}  # in the order in which they began
+
+    def begin(self, key: VariantKey, *, began_s: float, is_stream: bool) -> Attempt:
+        """Return an attempt that has begun; it is open until its ``end`` or ``discard``."""
+        attempt = Attempt(self, key, began_s=began_s, is_stream=is_stream)
+        self._open.setdefault(key, {})[attempt] = None
+        return attempt
+
+    def stats(self, key: VariantKey) -> VariantStats:
+        """Return what is being counted for a variant."""
+        found = self._stats.get(key)
+        if found is None:
+            found = self._stats[key] = VariantStats()
+        return found
+
+    def take(self) -> dict[VariantKey, VariantStats]:
+        """Return what was counted since the last call."""
+        taken, self._stats = self._stats, {}
+        return taken
+
+    def waiting(self, keys: Collection[VariantKey]) -> dict[VariantKey, Waiting]:
+        """Return the ages of the oldest open attempts of these variants."""
+        now_s = self.clock()
+        return {key: _ages(islice(self._open.get(key, ()), MOST_AGED), now_s) for key in keys}
+
+    def withdraw(self, key: VariantKey) -> None:
+        """Take back what waits for its first byte at a variant, where another may answer it."""
+        for attempt in list(self._open.get(key, ())):
+            attempt.withdraw()
+
+    def close(self, attempt: Attempt) -> None:
+        """Forget an attempt; a second call does nothing."""
+        attempts = self._open.get(attempt.key)
+        if attempts is not None and attempts.pop(attempt, 0) is None and not attempts:
+            del self._open[attempt.key]
+
+
+class Attempt:
+    """One attempt. ``piece`` is called for every piece of a stream, so it does little."""
+
+    __slots__ = ("_before", "_gaps", "_home", "_is_over", "_last", "began_s", "first_s", "is_stream", "is_withdrawn", "key",
+                 "last_s", "limit", "pieces")  # fmt: skip
+
+    def __init__(self, home: Attempts, key: VariantKey, *, began_s: float, is_stream: bool) -> None:
+        self.key = key
+        self.began_s = began_s
+        self.is_stream = is_stream
+        self.first_s = self.last_s = 0.0  # when the first piece and the latest one came
+        self.pieces = 0
+        self.limit: Timeout | None = None  # ends the wait for the first byte, where that may be tried elsewhere
+        self.is_withdrawn = False
+        self._home = home
+        self._last = self._before = b""
+        self._is_over = False
+
+    def piece(self, data: bytes) -> None:
+        """Take note of a piece of the stream."""
+        if not data:
+            return
+        now_s = self._home.clock()
+        stats = self._home.stats(self.key)
+        if not self.pieces:
+            self.first_s = now_s
+            self.limit = None
+            stats.ttft.observe(now_s - self.began_s)
+        else:
+            stats.gaps.observe(now_s - self.last_s)
+            if self.pieces == SCORED_GAPS:
+                stats.itl.observe((now_s - self.first_s) / SCORED_GAPS)
+        stats.tokens += 1
+        self.pieces += 1
+        self.last_s = now_s
+        self._before, self._last = self._last, data
+
+    def withdraw(self) -> None:
+        """End the wait for the first byte now, if the request may be answered by another variant."""
+        if self.limit is not None and not self.limit.expired():
+            self.is_withdrawn = True
+            self.limit.reschedule(0.0)
+            self.limit = None
+
+    def end(self, outcome: Outcome, body: bytes = b"") -> None:
+        """Count what became of it: ``body`` is a whole answer. Only the first call counts."""
+        if self._is_over:
+            return
+        self._is_over, self.limit = True, None
+        self._home.close(self)
+        stats = self._home.stats(self.key)
+        tail = body or self._before + self._last
+        if outcome is Outcome.OK and self.is_stream and is_error_event(tail):
+            outcome = Outcome.BROKEN
+        elif outcome is Outcome.CANCELLED and any(mark in tail for mark in _ENDS):
+            outcome = Outcome.OK  # the client left after the last event
+        stats.outcomes[outcome] += 1
+        if outcome is Outcome.OK:
+            self._score(stats, tail, body)
+
+    def discard(self) -> None:
+        """Forget it: the replica refused because it is stopping, which says nothing about the variant."""
+        self._is_over, self.limit = True, None
+        self._home.close(self)
+
+    def _score(self, stats: VariantStats, tail: bytes, body: bytes) -> None:
+        stats.e2e.observe(self._home.clock() - self.began_s)
+        if 2 <= self.pieces <= SCORED_GAPS:
+            stats.itl.observe((self.last_s - self.first_s) / (self.pieces - 1))
+        if body:
+            stats.tokens += completion_tokens(body)
+        for reason in _FINISH.findall(tail)[-1:]:
+            stats.finish_reasons[reason.decode()] += 1
+
+
+def _ages(attempts: islice[Attempt], now_s: float) -> Waiting:
+    made = Waiting()
+    for attempt in attempts:
+        made.whole.observe(now_s - attempt.began_s)
+        if not attempt.is_stream:
+            continue
+        if not attempt.pieces:
+            made.first.observe(now_s - attempt.began_s)
+        elif attempt.pieces <= SCORED_GAPS:
+            made.gap.observe((now_s - attempt.first_s) / attempt.pieces)
+    return made

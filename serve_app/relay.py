@@ -1,0 +1,249 @@
+"""Relay: a request on its way to a replica: pick a variant, lease a replica, pass its bytes on; until the first one, try others."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from serve_app.affinity import prefix_key
+from serve_app.attempts import Attempt, Attempts, is_error_event
+from serve_app.call import Call, Reply
+from serve_app.engine_errors import UpstreamRejected
+from serve_app.errors import DeadlineExceeded, PlatformError, Unavailable, UnknownModel
+from serve_app.pool import Lease, ReplicaPool, Target
+from serve_app.rollout.document import RoutedModel
+from serve_app.rollout.telemetry import Outcome
+from serve_app.sse import ByteStream
+from serve_app.streams import LeasedStream
+from serve_app.upstream import ReplicaDraining, ReplicaUnreachable, Upstream, UpstreamRequest, UpstreamResponse
+from serve_app.usage import metered, prompt_estimate, tells_usage, usage_of, with_usage
+from serve_app.view import RoutingView
+
+logger = logging.getLogger("ray.serve")
+
+ATTEMPTS = 4  # replicas tried before the first byte
+BROKEN_ATTEMPTS = 2  # connections that may break with the request on them: a request that kills engines must not kill all
+
+
+@dataclass(slots=True)
+class Errand:
+    """A request on its way to a replica, and what became of it so far."""
+
+    model: str
+    request: UpstreamRequest
+    call: Call
+    affinity: Callable[[], str]
+    tried: list[str] = field(default_factory=list)
+    broken: int = 0
+    failed: set[str] = field(default_factory=set)  # variants that failed it
+    error: PlatformError | None = None  # what the last one that failed it said
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether another replica may be tried."""
+        return len(self.tried) < ATTEMPTS and self.broken < BROKEN_ATTEMPTS
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the client asked for a stream."""
+        return self.call.body.get("stream") is True
+
+    def has_failed(self, variant: str, error: PlatformError) -> None:
+        """Note that a variant failed the request."""
+        self.failed.add(variant)
+        self.error = error
+
+
+class Relay:
+    """Sends requests for models to their replicas. One per Router, on its event loop."""
+
+    def __init__(
+        self,
+        *,
+        upstream: Upstream,
+        pool: ReplicaPool,
+        attempts: Attempts,
+        view: Callable[[], RoutingView],
+        wake: Callable[[str, str], None],
+    ) -> None:
+        self._upstream = upstream
+        self._pool = pool
+        self._attempts = attempts
+        self._view = view
+        self._wake = wake
+
+    async def send(self, call: Call, model: RoutedModel) -> Reply:
+        """Send a request for a model to one of its replicas and return the answer, as ``Gateway.relay`` says."""
+        clock = self._attempts.clock
+        prefix = prefix_key(call.body, session_id=call.session_id)
+        call.answerer.model = model.name
+        request = UpstreamRequest("POST", call.path, _raw(call), call.request_id, call.content_type)
+        # The affinity is asked for again each second that the request waits.
+        errand = Errand(model.name, request, call, functools.cache(lambda: call.affinity))
+        deadline_s = clock() + self._view().document.limits.wait_timeout_s
+        while errand.may_go_on:
+            began_s = clock()
+            lease = await self._pool.lease(
+                lambda: self._target(errand),
+                prefix=prefix,
+                timeout_s=deadline_s - began_s,
+                exclude=errand.tried,
+                priority=call.caller.priority,
+            )
+            if not call.answerer.take(lease.variant):  # the client was told another one while this was on its way here
+                lease.release()
+                continue
+            if (reply := await self._try(lease, errand, began_s)) is not None:
+                return reply
+            call.answerer.is_taken = False
+            errand.tried.append(lease.replica_id)
+        raise errand.error or Unavailable(f"no replica of model {model.name!r} could be reached", retry_after_s=5)
+
+    async def _try(self, lease: Lease, errand: Errand, began_s: float) -> Reply | None:
+        """Return the replica's answer, or None when another one is to be tried. Raises what the client is to hear."""
+        key = (errand.model, lease.variant)
+        attempt = self._attempts.begin(key, began_s=began_s, is_stream=errand.is_stream)
+        has_spare = self._has_spare(errand, lease.variant)
+        reply = None
+        try:
+            async with asyncio.timeout(self._patience_s(errand)) as limit:
+                attempt.limit = limit if has_spare else None
+                reply = await self._answer(lease, errand, attempt)
+        except asyncio.CancelledError:
+            attempt.end(Outcome.CANCELLED)  # the client left; how much was generated for it nobody knows
+            errand.call.permit.charge(prompt_estimate(errand.call.raw))
+            raise
+        except TimeoutError:
+            attempt.end(Outcome.ABANDONED if attempt.is_withdrawn else Outcome.TIMEOUT)
+            errand.has_failed(lease.variant, DeadlineExceeded("the answer did not begin in time"))
+        except ReplicaDraining:
+            attempt.discard()
+            self._pool.drain(lease.replica_id)
+        except ReplicaUnreachable as err:
+            attempt.end(Outcome.UNREACHABLE)
+            self._lost(lease, errand, err)
+        except UpstreamRejected as err:
+            attempt.end(Outcome.SERVER_ERROR if err.is_engines_fault else Outcome.REJECTED)
+            if not err.is_engines_fault:
+                raise
+            errand.has_failed(lease.variant, err)
+        except BaseException:
+            attempt.discard()
+            raise
+        finally:
+            if reply is None or isinstance(reply.body, bytes):
+                lease.release()
+        if reply is None and errand.error is not None and lease.variant in errand.failed:
+            if not self._has_spare(errand, lease.variant):
+                raise errand.error
+            logger.warning("variant %s of %s failed a request, which goes to another: %s", *reversed(key), errand.error.message)
+        return reply
+
+    async def _answer(self, lease: Lease, errand: Errand, attempt: Attempt) -> Reply:
+        """Return the replica's answer: whole, or as a stream whose first bytes are here."""
+        response = await self._upstream.open(lease.url, errand.request)
+        try:
+            if response.status < 300 and response.content_type.startswith("text/event-stream"):
+                first = await response.chunk()
+                attempt.piece(first)
+                if is_error_event(first) and self._has_spare(errand, lease.variant):
+                    raise UpstreamRejected(500, first)
+                leased = LeasedStream(response, lease, attempt=attempt, path=errand.request.path, first=first)
+                return Reply(response.content_type, _counted(leased, errand.call), errand.model, lease.variant)
+            body = await _whole(response)
+        except BaseException:
+            response.close()
+            raise
+        response.close()
+        attempt.end(Outcome.OK, body)
+        errand.call.permit.charge(usage_of(body) or prompt_estimate(errand.call.raw))
+        return Reply(response.content_type, body, errand.model, lease.variant)
+
+    def _lost(self, lease: Lease, errand: Errand, err: ReplicaUnreachable) -> None:
+        logger.warning("replica %s unreachable: %s", lease.replica_id, err)
+        self._pool.eject(lease.replica_id)
+        errand.broken += err.was_sent
+        if self._has_spare(errand, lease.variant):  # rather than on another replica of a variant on trial
+            errand.failed.add(lease.variant)
+
+    def _patience_s(self, errand: Errand) -> float | None:
+        """Return the longest wait for the first byte of a stream; a whole answer comes when it is complete."""
+        model = self._view().models.get(errand.model)
+        return model.first_byte_timeout_s if model is not None and errand.is_stream else None
+
+    def _has_spare(self, errand: Errand, variant: str) -> bool:
+        """Whether the baseline may answer, and can, what this variant has failed."""
+        view, name = self._view(), errand.model
+        model = view.models.get(name)
+        if model is None or not model.fallback or errand.call.variant is not None:
+            return False
+        if errand.call.answerer.told_variant is not None:
+            return False
+        baseline = view.split(name).baseline
+        return variant != baseline and baseline not in errand.failed and self._pool.can_take(name, baseline)
+
+    def _target(self, errand: Errand) -> Target:
+        """Return the conversation's variant, or the heaviest that can take work while its own has no replica.
+
+        A variant that the client has been told of is the only one; so is one that a pipeline's version names.
+        """
+        view, name, answerer = self._view(), errand.model, errand.call.answerer
+        model = view.models.get(name)
+        if model is None:
+            raise UnknownModel(name)
+        if answerer.told_variant is not None:
+            return self._only_target(model, answerer.told_variant)
+        if errand.call.variant is not None:
+            answerer.variant = errand.call.variant
+            return self._only_target(model, errand.call.variant)
+        own = self._own(view, model, errand)
+        if not self._pool.has_ready(name, own):
+            self._wake(name, own)
+        chosen = next(v for v in model.variants if v.name == own)
+        if not self._pool.can_take(name, own):
+            weights = view.split(name).weights
+            able = [v for v in model.variants if weights[v.name] and self._pool.can_take(name, v.name)]
+            chosen = max(able, key=lambda v: weights[v.name], default=chosen)
+        answerer.variant = chosen.name
+        return Target(name, chosen.name, chosen.max_leases)
+
+    def _own(self, view: RoutingView, model: RoutedModel, errand: Errand) -> str:
+        """Return the variant that owns the conversation, or the one that stands in for it after a failure."""
+        # The key of a long conversation takes long to make, and where there is one variant there is nothing to choose.
+        own = view.variant(model, errand.affinity()) if len(model.variants) > 1 else model.variants[0].name
+        return view.split(model.name).baseline if own in errand.failed else own
+
+    def _only_target(self, model: RoutedModel, name: str) -> Target:
+        chosen = next((v for v in model.variants if v.name == name), None)
+        if chosen is None:
+            raise Unavailable(f"the variant of model {model.name!r} that had the request is gone; send it again")
+        if not self._pool.has_ready(model.name, chosen.name):
+            self._wake(model.name, chosen.name)
+        return Target(model.name, chosen.name, chosen.max_leases)
+
+
+def _raw(call: Call) -> bytes:
+    """Return the body for the engine: as it was received, unless its answer must tell its usage on the way."""
+    is_json = call.content_type.startswith("application/json")
+    if not (call.permit.counts_tokens and is_json and tells_usage(call.body, call.path)):
+        return call.raw
+    return json.dumps(with_usage(call.body, call.path)).encode()
+
+
+def _counted(stream: ByteStream, call: Call) -> ByteStream:
+    """Return the stream as it is, or one that charges its tokens."""
+    if not call.permit.counts_tokens:
+        return stream
+    return metered(stream, call.permit, path=call.path, body=call.body, raw=call.raw)
+
+
+async def _whole(response: UpstreamResponse) -> bytes:
+    """Return an answer's body. Raises UpstreamRejected unless the engine was content."""
+    body = await response.read()
+    if response.status >= 300:
+        raise UpstreamRejected(response.status, body)
+    return body

@@ -1,0 +1,238 @@
+"""Controller: keeps the traffic table by the configuration, the gates and the operator. Decisions are made in plan.py."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from serve_app.config import Config
+from serve_app.errors import UnknownRollout
+from serve_app.rollout.commands import Verb, obey
+from serve_app.rollout.document import RoutingDocument, declared_split, revisions
+from serve_app.rollout.gathering import LONG_S, SHORT_S, Gathering
+from serve_app.rollout.history import Decision, History, decision
+from serve_app.rollout.plan import ACTIVE, Declared, Move, Phase, Progress, Seen, advance, reconcile
+from serve_app.rollout.table import Split, TrafficTable
+from serve_app.rollout.verdict import Analysis, Assessment, Baselines, Verdict
+
+logger = logging.getLogger("ray.serve")
+
+
+class Fleet(Protocol):
+    """What the directory knows of a variant's replicas."""
+
+    def ready(self, model: str, variant: str) -> int | None:
+        """Return how many are ready; None while that is unknown."""
+        ...
+
+    def losses(self, model: str, variant: str) -> int:
+        """Return how many died or failed to start, since this process began."""
+        ...
+
+
+class Kept(Config):
+    """What outlives the process."""
+
+    version: int = 0
+    splits: tuple[Split, ...] = ()
+    progress: tuple[Progress, ...] = ()
+    history: tuple[Decision, ...] = ()
+
+
+class Controller:
+    """All rollouts of a platform. ``table`` is in force; it is replaced as a whole, with a higher version."""
+
+    def __init__(self, gathering: Gathering, *, wall: Callable[[], float] = time.time) -> None:
+        self.table = TrafficTable()
+        self.history = History()
+        self._gathering = gathering
+        self._wall = wall
+        self._declared: dict[str, Declared] = {}
+        self._models: frozenset[str] = frozenset()
+        self._progress: dict[str, Progress] = {}
+        self._analyses: dict[str, Analysis] = {}
+        self._assessments: dict[str, Assessment] = {}
+        self._losses: dict[str, int] = {}
+        self._restored: Mapping[str, Any] = {}  # what an earlier process's gates had seen, until each is asked for
+
+    def declare(self, document: RoutingDocument) -> None:
+        """Take a configuration: what it says anew is in force at once, what it repeats changes nothing."""
+        parts = (*document.models, *document.pipelines)
+        self._models = frozenset(model.name for model in document.models)
+        self._declared = {part.name: Declared(declared_split(part), revisions(part), part.rollout) for part in parts}
+        for name in self._progress.keys() - self._declared.keys():
+            self._drop(name)
+        for name, declared in self._declared.items():
+            move = reconcile(self._progress.get(name), declared, now_s=self._wall())
+            if move is not None:
+                self._move(move)
+        self._retable()
+
+    def tick(self, fleet: Fleet, *, now_s: float) -> None:
+        """Look at every running rollout, once a second or so; ``now_s`` is the clock of the gathering."""
+        self._gathering.tick(now_s=now_s)
+        for name in [name for name, progress in self._progress.items() if progress.phase in ACTIVE]:
+            seen = self._look(name, fleet, now_s=now_s)
+            progress, action = advance(self._progress[name], self._declared[name], seen, now_s=self._wall())
+            if action is None:
+                self._progress[name] = progress
+            else:
+                self._move(Move(action, progress))
+        self._retable()
+
+    def command(self, name: str, verb: Verb, *, by: str) -> Decision:
+        """Do what an operator says, and return the record of it. Raises UnknownRollout, RolloutConflict."""
+        declared = self.require(name)
+        made = self._move(obey(verb, self._progress.get(name), declared, now_s=self._wall(), by=by))
+        self._retable()
+        return made
+
+    def require(self, name: str) -> Declared:
+        """Return what is declared of a model or pipeline. Raises UnknownRollout."""
+        if (declared := self._declared.get(name)) is None:
+            raise UnknownRollout(name)
+        return declared
+
+    def progress(self, name: str) -> Progress | None:
+        """Return how far a rollout has come, or None where there is none."""
+        return self._progress.get(name)
+
+    def assessment(self, name: str) -> Assessment | None:
+        """Return what the gates read last, while a rollout runs."""
+        return self._assessments.get(name)
+
+    def declared(self) -> Mapping[str, Declared]:
+        """Return what the configuration says, by model and pipeline."""
+        return self._declared
+
+    def keep(self) -> Kept:
+        """Return what must outlive the process."""
+        return Kept(
+            version=self.table.version,
+            splits=self.table.splits,
+            progress=tuple(self._progress.values()),
+            history=tuple(self.history.all()),
+        )
+
+    def evidence(self) -> dict[str, Any]:
+        """Return what the gates have seen so far, as JSON."""
+        return {name: analysis.state() for name, analysis in self._analyses.items()}
+
+    def restore(self, kept: Kept, evidence: Mapping[str, Any]) -> None:
+        """Go on from what an earlier process kept. Call it before ``declare``."""
+        self.table = TrafficTable(version=kept.version, splits=kept.splits)
+        self.history = History(kept.history)
+        self._progress = {progress.name: progress for progress in kept.progress}
+        self._restored = dict(evidence)
+
+    def _look(self, name: str, fleet: Fleet, *, now_s: float) -> Seen:
+        rollout = self._declared[name].rollout
+        if rollout is None:
+            return Seen(None, 0)
+        ready, crashes = None, 0
+        if name in self._models:
+            ready = fleet.ready(name, rollout.variant)
+            losses = fleet.losses(name, rollout.variant)
+            crashes = max(0, losses - self._losses.get(name, losses))
+            self._losses[name] = losses
+        assessment = self._assess(name, now_s=now_s)
+        failure = "; ".join(r.reason for r in assessment.readings if r.verdict is Verdict.ROLL_BACK)
+        return Seen(ready, crashes, failure=failure, is_good=assessment.verdict is Verdict.PROMOTE)
+
+    def _assess(self, name: str, *, now_s: float) -> Assessment:
+        rollout = self._declared[name].rollout
+        assert rollout is not None
+        canary, baseline = (name, rollout.variant), (name, rollout.baseline)
+        windows = (self._gathering.window(baseline, last_s=last_s, now_s=now_s) for last_s in (LONG_S, SHORT_S))
+        analysis = self._analysis(name)
+        made = analysis.observe(
+            self._gathering.latest(canary), self._gathering.waiting(canary), Baselines(*windows), now_s=now_s
+        )
+        self._assessments[name] = made
+        return made
+
+    def _analysis(self, name: str) -> Analysis:
+        found = self._analyses.get(name)
+        if found is None:
+            rollout = self._declared[name].rollout
+            assert rollout is not None
+            found = self._analyses[name] = Analysis(rollout.gates)
+            if (state := self._restored.get(name)) is not None:
+                found.restore(state)
+                self._restored = {key: value for key, value in self._restored.items() if key != name}
+        return found
+
+    def _move(self, move: Move) -> Decision:
+        """Put a rollout into another state, and write down why."""
+        action, progress = move
+        name = progress.name
+        before = self._weights(name)
+        readings = [asdict(reading) for reading in a.readings] if (a := self._assessments.get(name)) is not None else []
+        self._progress[name] = progress
+        made = decision(action, progress, before=before, at_s=self._wall(), readings=readings)
+        self.history.add(made)
+        self._renew(action, name)
+        logger.info("rollout of %s: %s to %s: %s", name, action, made.weights, made.reason)
+        return made
+
+    def _renew(self, action: str, name: str) -> None:
+        """Let the gates begin anew where what they have seen no longer tells."""
+        if action in ("started", "restarted", "overridden", "changed", "resumed"):
+            self._analyses.pop(name, None)
+            self._assessments.pop(name, None)
+            self._losses.pop(name, None)
+            self._restored = {key: value for key, value in self._restored.items() if key != name}
+        elif action in ("advanced", "promoted") and name in self._analyses:
+            self._analyses[name].begin_step()
+
+    def _weights(self, name: str) -> Mapping[str, int]:
+        split = self.table.by_name.get(name)
+        return split.weights if split is not None else {}
+
+    def _drop(self, name: str) -> None:
+        for book in (self._progress, self._analyses, self._assessments, self._losses):
+            book.pop(name, None)  # type: ignore[attr-defined]
+
+    def _retable(self) -> None:
+        """Make the table say what is in force; it gets a new version only if it says something else."""
+        splits = tuple(self._split(declared) for declared in self._declared.values())
+        if TrafficTable(splits=splits).digest != self.table.digest:
+            self.table = TrafficTable(version=self.table.version + 1, splits=splits)
+        elif splits != self.table.splits:
+            self.table = TrafficTable(version=self.table.version, splits=splits)
+
+    def _split(self, declared: Declared) -> Split:
+        progress = self._progress.get(declared.name)
+        if progress is None or progress.phase is Phase.OVERRIDDEN:
+            return declared.split
+        return declared.split.model_copy(update={"shares": progress.shares})
+
+
+def statuses(controller: Controller, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """Return how every model and pipeline that has several variants stands, as JSON."""
+    wanted = controller.declared() if names is None else names
+    return [_status(controller, controller.declared()[name]) for name in wanted if name in controller.declared()]
+
+
+def _status(controller: Controller, declared: Declared) -> dict[str, Any]:
+    progress, assessment = controller.progress(declared.name), controller.assessment(declared.name)
+    split = controller.table.by_name[declared.name]
+    return {
+        "name": declared.name,
+        "phase": None if progress is None else progress.phase.value,
+        "reason": "" if progress is None else progress.reason,
+        "step": None if progress is None else progress.step,
+        "steps": [] if declared.rollout is None else [step.model_dump() for step in declared.rollout.steps],
+        "step_since_s": None if progress is None else progress.step_since_s,
+        "crashes": 0 if progress is None else progress.crashes,
+        "variant": declared.rollout.variant if declared.rollout is not None else None,
+        "baseline": split.baseline,
+        "weights": dict(split.weights),
+        "declared_weights": dict(declared.split.weights),
+        "withdrawn": sorted(split.withdrawn),
+        "verdict": None if assessment is None else assessment.verdict.value,
+        "readings": [] if assessment is None else [asdict(reading) for reading in assessment.readings],
+    }
