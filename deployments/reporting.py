@@ -35,16 +35,16 @@ class Reporter:
             seq=self._seq,
             table_version=self._gateway.view.table.version,
             stats=stats,
-            waiting=self._gateway.attempts.waiting(self._on_trial()),
+            waiting=self._gateway.attempts.waiting(self._compared()),
             shadows=shadows,
         )
         await asyncio.wait_for(tell(report), TIMEOUT_S)
         self._unsent = None
 
-    def _on_trial(self) -> list[VariantKey]:
-        """Return every variant that a baseline could stand in for: only their hangs are looked for."""
+    def _compared(self) -> list[VariantKey]:
+        """Return every variant that shares a split: hangs elsewhere concern no rollout."""
         splits = self._gateway.view.table.splits
-        return [(split.name, variant) for split in splits for variant in split.weights if variant != split.baseline]
+        return [(split.name, variant) for split in splits if len(split.shares) > 1 for variant in split.weights]
 
 
 async def keep_reporting(reporter: Reporter, tell: Callable[[RouterReport], Awaitable[None]]) -> None:

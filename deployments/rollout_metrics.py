@@ -69,8 +69,8 @@ def samples(controller: Controller, gathering: Gathering) -> Iterator[Sample]:
         yield from _of_rollout(controller, split.name)
     for (name, variant), shadow in gathering.shadows.items():
         counts: Mapping[str, int] = {"copied": shadow.copied, **shadow.dropped, **shadow.failed}
-        for outcome, count in counts.items():
-            yield Sample(SHADOW_REQUESTS, (name, variant, outcome), count)
+        for what, count in counts.items():
+            yield Sample(SHADOW_REQUESTS, (name, variant, what), count)
 
 
 def _of_rollout(controller: Controller, name: str) -> Iterator[Sample]:

@@ -1,4 +1,4 @@
-"""Rollouts: one replica that keeps the routing document, the traffic table and the directory, and tells Routers by long poll."""
+"""Rollouts: one replica that keeps the routing document, the traffic table and the directory, and tells Routers."""
 
 from __future__ import annotations
 

@@ -70,6 +70,15 @@ SET_BY_MANTA = {
 }
 
 
+class SimulatedFaults(Config):
+    """What is wrong with a simulated engine, to see what a rollout makes of it."""
+
+    error_ratio: float = Field(0.0, ge=0, le=1, description="Share of requests that are answered with status 500.")
+    hang_ratio: float = Field(0.0, ge=0, le=1, description="Share of requests that are never answered.")
+    crash_after_requests: int | None = Field(None, ge=1, description="Requests after which the replica's process dies.")
+    fails_to_start: bool = Field(False, description="Whether no replica ever starts.")
+
+
 class SimulatedLatency(Config):
     """Latency model of the simulated engine."""
 
@@ -77,6 +86,7 @@ class SimulatedLatency(Config):
     decode_s_per_token: float = Field(0.01, ge=0, description="Seconds between generated tokens.")
     slots: int = Field(64, ge=1, description="Requests decoded at the same time; further ones wait.")
     start_s: float = Field(0.0, ge=0, description="Seconds a replica takes to start.")
+    faults: SimulatedFaults = Field(default=SimulatedFaults(), description="Faults on purpose.")
 
 
 def _checked_source(source: str) -> str:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from serve_app.config_fields import Config, Name
-from serve_app.config_rules import PlacedError, Problems, near_miss
-
-if TYPE_CHECKING:
-    from serve_app.config import VariantConfig
-    from serve_app.config_pipelines import PipelineVersionConfig
-    from serve_app.rollout.document import RoutedVariant
-
-    Parts = Sequence[VariantConfig | PipelineVersionConfig | RoutedVariant]
+from serve_app.config_rules import Part, PlacedError, Problems, near_miss
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
@@ -47,7 +41,10 @@ class GatesConfig(Config):
     """What a canary must hold, always compared with the baseline over the same time. Absent gates are not looked at."""
 
     error_rate: float | None = Field(
-        0.01, ge=0.0005, lt=1, description="Most by which the share of failed requests may exceed the baseline's (0.01: 1 point)."
+        0.01,
+        ge=0.0005,
+        lt=1,
+        description="Most by which the share of failed requests may exceed the baseline's (0.01: 1 point).",
     )
     ttft_p50_ratio: Ratio | None = Field(None, description="Most times the baseline's median time to the first token.")
     ttft_p95_ratio: Ratio | None = Field(None, description="Most times the baseline's 95th percentile of it.")
@@ -80,7 +77,7 @@ class RolloutConfig(Config):
     @model_validator(mode="after")
     def _shares_grow(self) -> Self:
         weights = [step.weight for step in self.steps]
-        for i, (before, after) in enumerate(zip(weights, weights[1:], strict=False), start=1):
+        for i, (before, after) in enumerate(pairwise(weights), start=1):
             if after <= before:
                 raise PlacedError([(("steps", i, "weight"), f"steps must grow, {after} comes after {before}")])
         return self
@@ -106,7 +103,7 @@ class ShadowConfig(Config):
         return self
 
 
-def rollout_problems(field: str, parts: Parts, rollout: RolloutConfig | None) -> Problems:
+def rollout_problems(field: str, parts: Sequence[Part], rollout: RolloutConfig | None) -> Problems:
     """Check a rollout against the parts that share the traffic: ``field`` is what they are called."""
     if rollout is None:
         return
@@ -120,9 +117,7 @@ def rollout_problems(field: str, parts: Parts, rollout: RolloutConfig | None) ->
     yield from _share_problems(parts, rollout, weights)
 
 
-def _share_problems(
-    parts: Parts, rollout: RolloutConfig, weights: dict[str, int]
-) -> Problems:
+def _share_problems(parts: Sequence[Part], rollout: RolloutConfig, weights: dict[str, int]) -> Problems:
     if rollout.variant == rollout.baseline:
         yield ("rollout", "baseline"), f"{rollout.baseline!r} cannot be compared with itself; name another one"
         return
@@ -137,7 +132,7 @@ def _share_problems(
             yield ("rollout", "steps", i, "weight"), message
 
 
-def shadow_problems(variants: Sequence[VariantConfig | RoutedVariant], shadow: ShadowConfig | None) -> Problems:
+def shadow_problems(variants: Sequence[Part], shadow: ShadowConfig | None) -> Problems:
     """Check that the variant that gets the copies exists."""
     names = [variant.name for variant in variants]
     if shadow is not None and shadow.variant not in names:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # config.py applies these rules, so it imports this file
     from serve_app.config import AcceleratorPoolConfig, PipelineVersionConfig, PlatformConfig, VariantConfig
-    from serve_app.rollout.document import RoutedVariant
 
 FieldPath = tuple[str | int, ...]
 Problems = Iterator[tuple[FieldPath, str]]
+
+
+class Part(Protocol):
+    """One of those that share a model's or pipeline's traffic."""
+
+    @property
+    def name(self) -> str:
+        """Its name among them."""
+        ...
+
+    @property
+    def weight(self) -> int:
+        """Its declared share in percent."""
+        ...
 
 
 class PlacedError(ValueError):
@@ -52,7 +65,7 @@ def repeated(what: str, places: Iterable[tuple[FieldPath, str]]) -> Problems:
         seen.add(name)
 
 
-def share_problems(field: str, parts: Sequence[VariantConfig | PipelineVersionConfig | RoutedVariant]) -> Problems:
+def share_problems(field: str, parts: Sequence[Part]) -> Problems:
     """Check the parts that share a model's traffic: names differ, weights sum to 100."""
     what = field.removesuffix("s")
     yield from repeated(f"{what} names", (((field, i, "name"), part.name) for i, part in enumerate(parts)))

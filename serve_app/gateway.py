@@ -101,7 +101,8 @@ class Gateway:
         if name is None:
             models = list(view.models.values())
         elif (pipeline := view.pipelines.get(name)) is not None:
-            return all(self.is_ready(version.model) for version in pipeline.versions if version.weight)
+            weights = view.split(name).weights
+            return all(self.is_ready(version.model) for version in pipeline.versions if weights[version.name])
         elif name in view.models:
             models = [view.models[name]]
         else:

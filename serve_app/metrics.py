@@ -16,9 +16,7 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
-ROLLOUT_WEIGHT = Metric(
-    "manta_rollout_weight_percent", "gauge", "Share of conversations in force.", ("model", "variant")
-)
+ROLLOUT_WEIGHT = Metric("manta_rollout_weight_percent", "gauge", "Share of conversations in force.", ("model", "variant"))
 ROLLOUT_PHASE = Metric(
     "manta_rollout_phase_info", "gauge", "1 for the phase that a rollout is in, 0 for every other.", ("model", "phase")
 )
@@ -33,7 +31,10 @@ ROLLOUT_EVIDENCE = Metric(
 TRAFFIC_TABLE = Metric("manta_traffic_table_version_info", "gauge", "Version of the traffic table.", ())
 ROUTERS_BEHIND = Metric("manta_routers_behind_count", "gauge", "Routers that have an older traffic table in force.", ())
 VARIANT_REQUESTS = Metric(
-    "manta_variant_requests_total", "counter", "Attempts to have a request answered by a variant.", ("model", "variant", "outcome")
+    "manta_variant_requests_total",
+    "counter",
+    "Attempts to have a request answered by a variant.",
+    ("model", "variant", "outcome"),
 )
 SHADOW_REQUESTS = Metric(
     "manta_shadow_requests_total", "counter", "Copies of requests, by what became of them.", ("model", "variant", "outcome")

@@ -1,4 +1,4 @@
-"""Relay: a request on its way to a replica: pick a variant, lease a replica, pass its bytes on; until the first one, try others."""
+"""Relay: pick a variant, lease a replica, pass its bytes on; until the first byte, try others."""
 
 from __future__ import annotations
 
@@ -52,11 +52,6 @@ class Errand:
         """Whether the client asked for a stream."""
         return self.call.body.get("stream") is True
 
-    def has_failed(self, variant: str, error: PlatformError) -> None:
-        """Note that a variant failed the request."""
-        self.failed.add(variant)
-        self.error = error
-
 
 class Relay:
     """Sends requests for models to their replicas. One per Router, on its event loop."""
@@ -105,42 +100,24 @@ class Relay:
 
     async def _try(self, lease: Lease, errand: Errand, began_s: float) -> Reply | None:
         """Return the replica's answer, or None when another one is to be tried. Raises what the client is to hear."""
-        key = (errand.model, lease.variant)
-        attempt = self._attempts.begin(key, began_s=began_s, is_stream=errand.is_stream)
-        has_spare = self._has_spare(errand, lease.variant)
+        attempt = self._attempts.begin((errand.model, lease.variant), began_s=began_s, is_stream=errand.is_stream)
         reply = None
         try:
             async with asyncio.timeout(self._patience_s(errand)) as limit:
-                attempt.limit = limit if has_spare else None
+                attempt.limit = limit if self._has_spare(errand, lease.variant) else None
                 reply = await self._answer(lease, errand, attempt)
         except asyncio.CancelledError:
             attempt.end(Outcome.CANCELLED)  # the client left; how much was generated for it nobody knows
             errand.call.permit.charge(prompt_estimate(errand.call.raw))
             raise
-        except TimeoutError:
-            attempt.end(Outcome.ABANDONED if attempt.is_withdrawn else Outcome.TIMEOUT)
-            errand.has_failed(lease.variant, DeadlineExceeded("the answer did not begin in time"))
-        except ReplicaDraining:
-            attempt.discard()
-            self._pool.drain(lease.replica_id)
-        except ReplicaUnreachable as err:
-            attempt.end(Outcome.UNREACHABLE)
-            self._lost(lease, errand, err)
-        except UpstreamRejected as err:
-            attempt.end(Outcome.SERVER_ERROR if err.is_engines_fault else Outcome.REJECTED)
-            if not err.is_engines_fault:
-                raise
-            errand.has_failed(lease.variant, err)
+        except (TimeoutError, ReplicaDraining, ReplicaUnreachable, UpstreamRejected) as err:
+            self._missed(err, lease, errand, attempt=attempt)
         except BaseException:
             attempt.discard()
             raise
         finally:
             if reply is None or isinstance(reply.body, bytes):
                 lease.release()
-        if reply is None and errand.error is not None and lease.variant in errand.failed:
-            if not self._has_spare(errand, lease.variant):
-                raise errand.error
-            logger.warning("variant %s of %s failed a request, which goes to another: %s", *reversed(key), errand.error.message)
         return reply
 
     async def _answer(self, lease: Lease, errand: Errand, attempt: Attempt) -> Reply:
@@ -150,8 +127,7 @@ class Relay:
             if response.status < 300 and response.content_type.startswith("text/event-stream"):
                 first = await response.chunk()
                 attempt.piece(first)
-                if is_error_event(first) and self._has_spare(errand, lease.variant):
-                    raise UpstreamRejected(500, first)
+                self._check_first(first, lease, errand)
                 leased = LeasedStream(response, lease, attempt=attempt, path=errand.request.path, first=first)
                 return Reply(response.content_type, _counted(leased, errand.call), errand.model, lease.variant)
             body = await _whole(response)
@@ -163,12 +139,44 @@ class Relay:
         errand.call.permit.charge(usage_of(body) or prompt_estimate(errand.call.raw))
         return Reply(response.content_type, body, errand.model, lease.variant)
 
+    def _check_first(self, first: bytes, lease: Lease, errand: Errand) -> None:
+        """Raise UpstreamRejected for a stream that begins with an error which the baseline can spare the client."""
+        if is_error_event(first) and self._has_spare(errand, lease.variant):
+            raise UpstreamRejected(500, first)
+
+    def _missed(self, err: Exception, lease: Lease, errand: Errand, *, attempt: Attempt) -> None:
+        """Note that there was no answer. Raises what the client is to hear, unless another replica is to be tried."""
+        match err:
+            case ReplicaDraining():
+                attempt.discard()
+                self._pool.drain(lease.replica_id)
+            case ReplicaUnreachable():
+                attempt.end(Outcome.UNREACHABLE)
+                self._lost(lease, errand, err)
+            case UpstreamRejected(is_engines_fault=False):
+                attempt.end(Outcome.REJECTED)
+                raise err
+            case UpstreamRejected():
+                attempt.end(Outcome.SERVER_ERROR)
+                self._give_up(lease, errand, err)
+            case _:
+                attempt.end(Outcome.ABANDONED if attempt.is_withdrawn else Outcome.TIMEOUT)
+                self._give_up(lease, errand, DeadlineExceeded("the answer did not begin in time"))
+
     def _lost(self, lease: Lease, errand: Errand, err: ReplicaUnreachable) -> None:
         logger.warning("replica %s unreachable: %s", lease.replica_id, err)
         self._pool.eject(lease.replica_id)
         errand.broken += err.was_sent
         if self._has_spare(errand, lease.variant):  # rather than on another replica of a variant on trial
             errand.failed.add(lease.variant)
+
+    def _give_up(self, lease: Lease, errand: Errand, error: PlatformError) -> None:
+        """Leave the request to the baseline. Raises the error when that cannot have it."""
+        if not self._has_spare(errand, lease.variant):
+            raise error
+        errand.failed.add(lease.variant)
+        errand.error = error
+        logger.warning("%s of %s failed a request, which the baseline gets: %s", lease.variant, errand.model, error.message)
 
     def _patience_s(self, errand: Errand) -> float | None:
         """Return the longest wait for the first byte of a stream; a whole answer comes when it is complete."""

@@ -12,7 +12,7 @@ from serve_app.contracts import Hit
 from serve_app.credentials import KeyRing, WallClock, credential, wall_clock
 from serve_app.errors import Forbidden, UnknownModel
 from serve_app.prompts import CONDENSE, Passage, Turn, compile_condense, compile_prompt, render_condense, render_prompt
-from serve_app.rollout.document import RoutedModel, RoutingDocument, declared_split
+from serve_app.rollout.document import RoutedModel, RoutingDocument, declared_split, parts
 from serve_app.rollout.table import Split, TrafficTable, pick
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class RoutingView:
         self.pipelines = {p.name: p for p in document.pipelines}
         self.embedders = frozenset(document.embedders)
         self._keys = KeyRing(document.auth.keys, now=now)
-        self.table = TrafficTable(splits=tuple(map(declared_split, (*document.models, *document.pipelines))))
+        self.table = TrafficTable(splits=tuple(map(declared_split, parts(document))))
         versions = [(p.name, v) for p in document.pipelines for v in p.versions]
         self._prompts = {(name, v.name): _prompt(v) for name, v in versions}
 

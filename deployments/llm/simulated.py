@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -61,10 +62,13 @@ class SimulatedEngine:
         self._model = model
         self._latency = latency
         self._slots = Slots(latency.slots)
+        self._requests = 0
 
     async def start(self) -> AsgiApp:
-        """Return the app after ``start_s`` seconds."""
+        """Return the app after ``start_s`` seconds. Raises RuntimeError when it is meant to fail."""
         await asyncio.sleep(self._latency.start_s)
+        if self._latency.faults.fails_to_start:
+            raise RuntimeError("this simulated engine is configured to fail (faults.fails_to_start)")
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/completions", self._complete, methods=["POST"]),
@@ -101,6 +105,8 @@ class SimulatedEngine:
             return _bad_request(str(err), err.param)
         except (ValueError, AttributeError) as err:
             return _bad_request(f"the body is not a JSON object: {err}", None)
+        if (failed := await self._fault()) is not None:
+            return failed
         prompt_tokens = len(json.dumps(body.get("messages") or body.get("prompt") or "")) // 4
         tokens = self._tokens(prompt_tokens, count)
         shape = _Shape(kind, self._model)
@@ -108,6 +114,19 @@ class SimulatedEngine:
             return StreamingResponse(shape.stream(tokens), media_type="text/event-stream")
         text = "".join([token async for token in tokens])
         return JSONResponse(shape.whole(text, prompt_tokens, count))
+
+    async def _fault(self) -> Response | None:
+        """Do to this request what is configured: shares are spread evenly over the requests."""
+        faults = self._latency.faults
+        self._requests += 1
+        if faults.crash_after_requests is not None and self._requests > faults.crash_after_requests:
+            os._exit(1)  # as a killed process would: nothing is drained, nobody is told
+        if _is_due(self._requests, faults.hang_ratio):
+            await asyncio.Event().wait()
+        if _is_due(self._requests, faults.error_ratio):
+            error = {"message": "simulated fault", "type": "server_error", "param": None, "code": 500}
+            return JSONResponse({"error": error}, status_code=500)
+        return None
 
     async def _tokens(self, prompt_tokens: int, count: int) -> AsyncGenerator[str, None]:
         async with self._slots:
@@ -154,6 +173,10 @@ class _Shape:
         choice |= {"delta": {"content": token} if token else {}} if self._is_chat else {"text": token}
         kind = "chat.completion.chunk" if self._is_chat else "text_completion"
         return b"data: " + json.dumps({**self._head, "object": kind, "choices": [choice]}).encode() + b"\n\n"
+
+
+def _is_due(number: int, ratio: float) -> bool:
+    return int(number * ratio) > int((number - 1) * ratio)
 
 
 def _answer_tokens(body: dict[str, Any]) -> int:

@@ -53,7 +53,9 @@ def _require(verb: Verb, progress: Progress | None, declared: Declared) -> Progr
     phase = None if progress is None else progress.phase
     if progress is None or phase not in _FITS[verb]:
         fits = ", ".join(sorted(_FITS[verb]))
-        raise RolloutConflict(f"the rollout of {declared.name!r} is {phase or 'not begun'}; {verb} works while it is one of: {fits}")
+        raise RolloutConflict(
+            f"the rollout of {declared.name!r} is {phase or 'not begun'}; {verb} works while it is one of: {fits}"
+        )
     return progress
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from serve_app.config import Config
+from serve_app.config import Config, RolloutConfig
 from serve_app.errors import UnknownRollout
 from serve_app.rollout.commands import Verb, obey
-from serve_app.rollout.document import RoutingDocument, declared_split, revisions
+from serve_app.rollout.document import RoutingDocument, declared_split, parts, revisions
 from serve_app.rollout.gathering import LONG_S, SHORT_S, Gathering
 from serve_app.rollout.history import Decision, History, decision
 from serve_app.rollout.plan import ACTIVE, Declared, Move, Phase, Progress, Seen, advance, reconcile
@@ -60,9 +60,8 @@ class Controller:
 
     def declare(self, document: RoutingDocument) -> None:
         """Take a configuration: what it says anew is in force at once, what it repeats changes nothing."""
-        parts = (*document.models, *document.pipelines)
         self._models = frozenset(model.name for model in document.models)
-        self._declared = {part.name: Declared(declared_split(part), revisions(part), part.rollout) for part in parts}
+        self._declared = {part.name: Declared(declared_split(part), revisions(part), part.rollout) for part in parts(document)}
         for name in self._progress.keys() - self._declared.keys():
             self._drop(name)
         for name, declared in self._declared.items():
@@ -75,8 +74,11 @@ class Controller:
         """Look at every running rollout, once a second or so; ``now_s`` is the clock of the gathering."""
         self._gathering.tick(now_s=now_s)
         for name in [name for name, progress in self._progress.items() if progress.phase in ACTIVE]:
-            seen = self._look(name, fleet, now_s=now_s)
-            progress, action = advance(self._progress[name], self._declared[name], seen, now_s=self._wall())
+            declared = self._declared[name]
+            if declared.rollout is None:
+                continue
+            seen = self._look(name, declared.rollout, fleet, now_s=now_s)
+            progress, action = advance(self._progress[name], declared, seen, now_s=self._wall())
             if action is None:
                 self._progress[name] = progress
             else:
@@ -128,37 +130,31 @@ class Controller:
         self._progress = {progress.name: progress for progress in kept.progress}
         self._restored = dict(evidence)
 
-    def _look(self, name: str, fleet: Fleet, *, now_s: float) -> Seen:
-        rollout = self._declared[name].rollout
-        if rollout is None:
-            return Seen(None, 0)
+    def _look(self, name: str, rollout: RolloutConfig, fleet: Fleet, *, now_s: float) -> Seen:
         ready, crashes = None, 0
         if name in self._models:
             ready = fleet.ready(name, rollout.variant)
             losses = fleet.losses(name, rollout.variant)
             crashes = max(0, losses - self._losses.get(name, losses))
             self._losses[name] = losses
-        assessment = self._assess(name, now_s=now_s)
+        assessment = self._assessments[name] = self._assess(name, rollout, now_s=now_s)
         failure = "; ".join(r.reason for r in assessment.readings if r.verdict is Verdict.ROLL_BACK)
         return Seen(ready, crashes, failure=failure, is_good=assessment.verdict is Verdict.PROMOTE)
 
-    def _assess(self, name: str, *, now_s: float) -> Assessment:
-        rollout = self._declared[name].rollout
-        assert rollout is not None
+    def _assess(self, name: str, rollout: RolloutConfig, *, now_s: float) -> Assessment:
         canary, baseline = (name, rollout.variant), (name, rollout.baseline)
-        windows = (self._gathering.window(baseline, last_s=last_s, now_s=now_s) for last_s in (LONG_S, SHORT_S))
-        analysis = self._analysis(name)
-        made = analysis.observe(
-            self._gathering.latest(canary), self._gathering.waiting(canary), Baselines(*windows), now_s=now_s
+        seen = self._gathering
+        long, short = (seen.window(baseline, last_s=last_s, now_s=now_s) for last_s in (LONG_S, SHORT_S))
+        return self._analysis(name, rollout).observe(
+            seen.latest(canary),
+            seen.waiting(canary),
+            Baselines(long, short, seen.waiting(baseline)),
+            now_s=now_s,
         )
-        self._assessments[name] = made
-        return made
 
-    def _analysis(self, name: str) -> Analysis:
+    def _analysis(self, name: str, rollout: RolloutConfig) -> Analysis:
         found = self._analyses.get(name)
         if found is None:
-            rollout = self._declared[name].rollout
-            assert rollout is not None
             found = self._analyses[name] = Analysis(rollout.gates)
             if (state := self._restored.get(name)) is not None:
                 found.restore(state)
@@ -194,7 +190,7 @@ class Controller:
 
     def _drop(self, name: str) -> None:
         for book in (self._progress, self._analyses, self._assessments, self._losses):
-            book.pop(name, None)  # type: ignore[attr-defined]
+            book.pop(name, None)
 
     def _retable(self) -> None:
         """Make the table say what is in force; it gets a new version only if it says something else."""

@@ -59,6 +59,7 @@ class Criterion:
     matched_s: float = NEVER_S
     fair_s: float = NEVER_S
     fair_matched_s: float = NEVER_S
+    first_s: float = NEVER_S  # age from which an attempt without a first byte hangs
 
 
 def gates_of(config: GatesConfig) -> tuple[Gate, ...]:
@@ -80,7 +81,7 @@ def criterion(gate: Gate, long: VariantStats) -> Criterion | None:
     if gate.measure is Measure.ERRORS:
         return _of_errors(gate, ended(gate, long, 0.0))
     durations = histogram(gate, long)
-    return _of_hangs(durations) if gate.measure is Measure.HANG else _of_quantile(gate, durations)
+    return _of_hangs(long) if gate.measure is Measure.HANG else _of_quantile(gate, durations)
 
 
 def _of_errors(gate: Gate, seen: Tally) -> Criterion | None:
@@ -117,14 +118,22 @@ def _of_quantile(gate: Gate, durations: Histogram) -> Criterion | None:
     )
 
 
-def _of_hangs(durations: Histogram) -> Criterion | None:
+def _of_hangs(long: VariantStats) -> Criterion | None:
+    longest_s, hung_s = _hung_s(long.e2e), _hung_s(long.ttft)
+    if longest_s is None:
+        return None
+    share, baseline_s = HANG_ALLOWED, long.e2e.value_at(long.e2e.total) or 0.0
+    # An answer may take minutes, but what has not even begun hangs much earlier.
+    first_s = hung_s if hung_s is not None else NEVER_S
+    return Criterion(baseline_s, share, share, share, 2 * share, threshold_s=longest_s, matched_s=longest_s, first_s=first_s)
+
+
+def _hung_s(durations: Histogram) -> float | None:
+    """Return the age from which an attempt is taken to hang, by the longest time that the baseline took."""
     longest_s = durations.value_at(durations.total)
     if longest_s is None:
         return None
-    ratio = HANG_RATIO if durations.total >= HANG_FEW else HANG_FEW_RATIO
-    hung_s = max(HANG_S, ratio * longest_s)
-    share = HANG_ALLOWED
-    return Criterion(longest_s, share, share, share, 2 * share, threshold_s=hung_s, matched_s=hung_s)
+    return max(HANG_S, longest_s * (HANG_RATIO if durations.total >= HANG_FEW else HANG_FEW_RATIO))
 
 
 def histogram(gate: Gate, stats: VariantStats) -> Histogram:
@@ -146,13 +155,16 @@ def ended(gate: Gate, stats: VariantStats, over_s: float) -> Tally:
     return Tally(slow + late, stats.judged if gate.measure is Measure.HANG else histogram(gate, stats).total + late)
 
 
-def overdue(gate: Gate, waiting: Waiting, over_s: float) -> int:
-    """Return how many open attempts are bad already, by their age."""
+def overdue(gate: Gate, waiting: Waiting, over_s: float, *, first_s: float = NEVER_S) -> int:
+    """Return how many open attempts are bad already, by their age; of hangs at least that many."""
     if gate.measure is Measure.ERRORS:
         return 0
     if gate.measure is Measure.ITL:
         return waiting.gap.over(STALLED * over_s)
-    return (waiting.first if gate.measure is Measure.TTFT else waiting.whole).over(over_s)
+    if gate.measure is Measure.TTFT:
+        return waiting.first.over(over_s)
+    # An attempt may be in both, so the numbers must not be added.
+    return max(waiting.whole.over(over_s), waiting.first.over(first_s))
 
 
 def fair_rates(asked: Criterion, now: Tally) -> tuple[float, float]:

@@ -23,7 +23,6 @@ from serve_app.config import (
     VariantConfig,
     VectorStoresConfig,
 )
-from serve_app.config_pipelines import PipelineVersionConfig
 from serve_app.config_rollouts import RolloutConfig, ShadowConfig, rollout_problems, shadow_problems
 from serve_app.config_rules import refuse, share_problems
 from serve_app.rollout.table import Share, Split
@@ -105,21 +104,30 @@ def routing_document(config: PlatformConfig) -> RoutingDocument:
     )
 
 
-def declared_split(part: RoutedModel | PipelineConfig) -> Split:
+Part = RoutedModel | PipelineConfig
+
+
+def parts(document: RoutingDocument) -> tuple[Part, ...]:
+    """Return everything whose traffic is split."""
+    return (*document.models, *document.pipelines)
+
+
+def declared_split(part: Part) -> Split:
     """Return how the traffic of a model or pipeline is shared by its declared weights."""
-    parts = part.variants if isinstance(part, RoutedModel) else part.versions
-    baseline = part.rollout.baseline if part.rollout is not None else parts[0].name
-    return Split(name=part.name, shares=tuple(Share(variant=p.name, weight=p.weight) for p in parts), baseline=baseline)
+    owners = part.variants if isinstance(part, RoutedModel) else part.versions
+    baseline = part.rollout.baseline if part.rollout is not None else owners[0].name
+    shares = tuple(Share(variant=each.name, weight=each.weight) for each in owners)
+    return Split(name=part.name, shares=shares, baseline=baseline)
 
 
-def revisions(part: RoutedModel | PipelineConfig) -> dict[str, str]:
+def revisions(part: Part) -> dict[str, str]:
     """Return what each variant or version is made of, as digests: weights are no part of it."""
     if isinstance(part, RoutedModel):
         return {variant.name: variant.revision for variant in part.variants}
     return {version.name: revision(version) for version in part.versions}
 
 
-def revision(part: VariantConfig | PipelineVersionConfig, *, without: frozenset[str] = frozenset({"weight"})) -> str:
+def revision(part: Config, *, without: frozenset[str] = frozenset({"weight"})) -> str:
     """Return a digest of a configuration, some fields left out."""
     text = json.dumps(part.model_dump(mode="json", exclude=set(without)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

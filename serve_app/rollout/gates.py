@@ -165,12 +165,13 @@ class GateTest:
         # Where it is unknown what the baseline has open, an attempt must have waited so long that the short window shows
         # what became of the baseline's since.
         is_known = seen.baselines.waiting is not None
-        return overdue(self.gate, seen.waiting, asked.threshold_s if is_known else max(asked.threshold_s, SHORT_S))
+        oldest_s = asked.threshold_s if is_known else max(asked.threshold_s, SHORT_S)
+        return overdue(self.gate, seen.waiting, oldest_s, first_s=asked.first_s)
 
     def _block_evidence(self, asked: Criterion, seen: Look, canary: Tally) -> list[float]:
         if not canary.bad and not seen.is_over:
             return NO_EVIDENCE  # against the canary; what speaks for it can wait until the block is over
-        also = overdue(self.gate, seen.baselines.waiting or _NOTHING, asked.matched_s)
+        also = overdue(self.gate, seen.baselines.waiting or _NOTHING, asked.matched_s, first_s=asked.first_s)
         # Before the block is over nobody knows which of the baseline's bad attempts fell into its time: all, at worst.
         short = ended(self.gate, seen.baselines.short, asked.matched_s).latest(seen.fraction)
         return increments(canary, short.plus(also, also), asked.allowed, margin=asked.margin)
@@ -234,7 +235,8 @@ def _sentence(gate: Gate, asked: Criterion, counted: Tally) -> str:
     if gate.measure is Measure.ERRORS:
         return f"{of} failed ({_percent(asked.baseline)} of the baseline's)"
     if gate.measure is Measure.HANG:
-        return f"{of} had no end within {asked.threshold_s:.3g} s (the baseline's longest took {asked.baseline:.3g} s)"
+        first = f"no first byte within {asked.first_s:.3g} s or " if asked.first_s < NEVER_S else ""
+        return f"{of} had {first}no end within {asked.threshold_s:.3g} s (the baseline's longest took {asked.baseline:.3g} s)"
     quantile = f"{gate.limit:g} x the baseline's p{100 * gate.q:.0f}"
     return f"{gate.measure.value} was over {asked.threshold_s:.3g} s ({quantile}) in {of}"
 

@@ -92,4 +92,4 @@ class Gathering:
         """Drop what is not among these keys: variants come and go."""
         for book in (self._series, self.shadows):
             for key in [key for key in book if key not in keys]:
-                del book[key]  # type: ignore[attr-defined]
+                del book[key]

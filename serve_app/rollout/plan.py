@@ -117,7 +117,7 @@ def reconcile(progress: Progress | None, declared: Declared, *, now_s: float) ->
     if progress.declared != declared.split.weights:
         return Move("overridden", _overridden(progress, declared, now_s=now_s))
     if progress.spec != declared.spec:
-        return _respecified(progress, declared, declared.rollout, now_s)
+        return _respecified(progress, declared, declared.rollout, now_s=now_s)
     return None
 
 
@@ -150,13 +150,18 @@ def _overridden(progress: Progress, declared: Declared, *, now_s: float) -> Prog
     return progress.model_copy(update=changes)
 
 
-def _respecified(progress: Progress, declared: Declared, rollout: RolloutConfig, now_s: float) -> Move:
+def _respecified(progress: Progress, declared: Declared, rollout: RolloutConfig, *, now_s: float) -> Move:
     if progress.phase in (Phase.ROLLED_BACK, Phase.ABORTED, Phase.OVERRIDDEN):
         return Move("restarted", begin(declared, now_s=now_s, reason="the rollout was declared anew"))
     if progress.phase is Phase.COMPLETED:
         return Move("changed", progress.model_copy(update={"spec": declared.spec}))
     reached = [i for i, step in enumerate(rollout.steps) if step.weight <= progress.weight(rollout.variant)]
-    changes = {"spec": declared.spec, "step": max(reached, default=-1), "step_since_s": now_s, "reason": "steps or gates changed"}
+    changes = {
+        "spec": declared.spec,
+        "step": max(reached, default=-1),
+        "step_since_s": now_s,
+        "reason": "steps or gates changed",
+    }
     return Move("changed", progress.model_copy(update=changes))
 
 
@@ -171,10 +176,10 @@ def advance(progress: Progress, declared: Declared, seen: Seen, *, now_s: float)
     progress = _watched(progress, seen, now_s=now_s)
     failure = _broken(progress, rollout, now_s=now_s) or seen.failure
     if failure and progress.phase is not Phase.HELD:
-        return _failed(progress, declared, failure, now_s)
+        return _failed(progress, declared, failure, now_s=now_s)
     if progress.phase is Phase.WAITING and (seen.ready is None or seen.ready > 0):
         return next_step(progress, declared, now_s=now_s, reason="the variant is ready")
-    if progress.phase is Phase.RUNNING and _may_go_on(progress, declared, seen, now_s):
+    if progress.phase is Phase.RUNNING and _may_go_on(progress, declared, seen, now_s=now_s):
         return next_step(progress, declared, now_s=now_s, reason=_passed(progress, declared))
     return progress, None
 
@@ -197,20 +202,24 @@ def _broken(progress: Progress, rollout: RolloutConfig, *, now_s: float) -> str:
     name = rollout.variant
     if progress.crashes > rollout.max_crashes:
         return f"{progress.crashes} replicas of {name} died or failed to start; {rollout.max_crashes} are allowed"
-    if progress.ready_since_s is None and progress.phase is Phase.WAITING and now_s - progress.started_s > rollout.ready_timeout:
+    if (
+        progress.ready_since_s is None
+        and progress.phase is Phase.WAITING
+        and now_s - progress.started_s > rollout.ready_timeout
+    ):
         return f"no replica of {name} was ready within {rollout.ready_timeout:.0f} s"
     if progress.unready_since_s is not None and now_s - progress.unready_since_s > rollout.unready_timeout:
         return f"{name} had no ready replica for {rollout.unready_timeout:.0f} s"
     return ""
 
 
-def _failed(progress: Progress, declared: Declared, failure: str, now_s: float) -> tuple[Progress, str]:
+def _failed(progress: Progress, declared: Declared, failure: str, *, now_s: float) -> tuple[Progress, str]:
     if declared.rollout is not None and declared.rollout.on_failure == "hold":
         return progress.model_copy(update={"phase": Phase.HELD, "reason": failure}), "held"
     return withdrawn(progress, declared, Phase.ROLLED_BACK, reason=failure, now_s=now_s), "rolled_back"
 
 
-def _may_go_on(progress: Progress, declared: Declared, seen: Seen, now_s: float) -> bool:
+def _may_go_on(progress: Progress, declared: Declared, seen: Seen, *, now_s: float) -> bool:
     rollout = declared.rollout
     if rollout is None or progress.step < 0:
         return True

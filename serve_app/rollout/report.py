@@ -28,7 +28,9 @@ def stats_report(gathering: Gathering, declared: Mapping[str, Declared], *, now_
 
 def shadow_report(gathering: Gathering) -> list[dict[str, Any]]:
     """Return what became of copies, by model and the variant that got them."""
-    return [{"name": name, "variant": variant, **_shadow(stats)} for (name, variant), stats in sorted(gathering.shadows.items())]
+    return [
+        {"name": name, "variant": variant, **_shadow(stats)} for (name, variant), stats in sorted(gathering.shadows.items())
+    ]
 
 
 def _stats(stats: VariantStats) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 Z99 = 2.326347874  # one-sided 99 % of the standard normal
 UNLIKELY = 0.01  # what a bound is wrong with
 PLACES = (0.03, 0.09, 0.25, 0.6, 0.95)  # where between the allowed rate and 1 a bad canary's rate may lie
+MOST_ALLOWED = 0.999  # above, no rate is worth telling from it
 NO_EVIDENCE = [0.0] * len(PLACES)
 START_WEIGHT, STEPS_WEIGHT, LATER_WEIGHT = 0.4, 0.2, 0.4  # of the mixture over when a fault began; together 1
 EVEN_BLOCKS = 12  # so many blocks have about the same weight; those after fade like 1/i**2
@@ -80,7 +81,7 @@ def increments(canary: Tally, baseline: Tally, allowed: float, *, margin: float 
     the baseline's mean rate in the same block, because it is the smaller of two e-values. So what hits both alike is no
     evidence, however hard it hits, and a block without a baseline has none.
     """
-    if canary.attempts <= 0 or allowed >= 1:
+    if canary.attempts <= 0 or allowed > MOST_ALLOWED:
         return NO_EVIDENCE
     allowed = max(allowed, 1e-6)
     rates = [allowed + (1 - allowed) * place for place in PLACES]

@@ -35,6 +35,7 @@ def test_the_report_adds_up_the_replicas_of_a_variant() -> None:
             {
                 "name": "stable",
                 "weight": 100,
+                "declared_weight": 100,
                 "engine": "simulated",
                 "replicas": {"starting": 1, "ready": 1, "draining": 0},
                 "replicas_detail": [
