@@ -54,6 +54,7 @@ class Rollouts:
         self._gathering = Gathering()
         self._controller = Controller(self._gathering, wall=wall)
         self._routing = ""  # none yet
+        self._kept_routing = ""
         self._refused: str | None = None
         self._epoch = uuid.uuid4().hex
         self._started_s = clock()
@@ -181,7 +182,6 @@ class Rollouts:
         if routing != self._routing:
             self._routing = routing
             self._revision += 1
-            await self._put(self._cluster_state, ROUTING, routing)
         self._table_may_have_changed()
         self._tell()
         await self._save()
@@ -200,7 +200,7 @@ class Rollouts:
                 logger.warning("the last configuration cannot be read any more")
             else:
                 self._controller.declare(document)
-                self._routing = routing.decode()
+                self._routing = self._kept_routing = routing.decode()
         self._is_restored = True
 
     async def _save(self) -> None:
@@ -210,6 +210,9 @@ class Rollouts:
                 self._state, PROGRESS, self._controller.keep().model_dump_json()
             ):
                 self._saved = now
+            routing = self._routing
+            if routing != self._kept_routing and await self._put(self._cluster_state, ROUTING, routing):
+                self._kept_routing = routing
 
     async def _put(self, store: StateStore, key: str, text: str) -> bool:
         try:

@@ -21,6 +21,7 @@ from serve_app.http_upstream import HttpUpstream
 from serve_app.inference import Inference
 from serve_app.limits.admission import EscrowAdmission
 from serve_app.rest import files, vector_stores
+from serve_app.rest import rollouts as rollout_routes
 from serve_app.rest.app import RestApp
 from serve_app.rest.http import answer_lifespan
 from serve_app.rpc.servicer import InferenceRpc
@@ -80,6 +81,7 @@ class Router(InferenceRpc):
         inference = Inference(gateway, admission=admission)
         super().__init__(inference, is_local_only=settings.is_local_only)
         more = [*files.routes(inference, documents), *vector_stores.routes(inference, documents)]
+        more += rollout_routes.routes(inference, rollouts)
         self.asgi = RestApp(inference, names_requests=False, report=self._status, more=more)
         settle_garbage()
 

@@ -67,7 +67,7 @@ class Attempts:
 class Attempt:
     """One attempt. ``piece`` is called for every piece of a stream, so it does little."""
 
-    __slots__ = ("_before", "_gaps", "_home", "_is_over", "_last", "began_s", "first_s", "is_stream", "is_withdrawn", "key",
+    __slots__ = ("_home", "_is_over", "_tail", "began_s", "first_s", "is_stream", "is_withdrawn", "key",
                  "last_s", "limit", "pieces")  # fmt: skip
 
     def __init__(self, home: Attempts, key: VariantKey, *, began_s: float, is_stream: bool) -> None:
@@ -79,12 +79,13 @@ class Attempt:
         self.limit: Timeout | None = None  # ends the wait for the first byte, where that may be tried elsewhere
         self.is_withdrawn = False
         self._home = home
-        self._last = self._before = b""
+        self._tail = (b"", b"", b"")  # the latest pieces: the last choice, the usage and the end may come apart
         self._is_over = False
 
     def piece(self, data: bytes) -> None:
         """Take note of a piece of the stream."""
         if not data:
+            self.limit = None  # the stream has ended without a piece: nothing is waited for
             return
         now_s = self._home.clock()
         stats = self._home.stats(self.key)
@@ -99,7 +100,7 @@ class Attempt:
         stats.tokens += 1
         self.pieces += 1
         self.last_s = now_s
-        self._before, self._last = self._last, data
+        self._tail = (*self._tail[1:], data)
 
     def withdraw(self) -> None:
         """End the wait for the first byte now, if the request may be answered by another variant."""
@@ -115,9 +116,9 @@ class Attempt:
         self._is_over, self.limit = True, None
         self._home.close(self)
         stats = self._home.stats(self.key)
-        tail = body or self._before + self._last
-        if outcome is Outcome.OK and self.is_stream and is_error_event(tail):
-            outcome = Outcome.BROKEN
+        tail = body or b"".join(self._tail)
+        if outcome in (Outcome.OK, Outcome.CANCELLED) and self.is_stream and is_error_event(tail):
+            outcome = Outcome.BROKEN  # SDKs leave as soon as they read the error
         elif outcome is Outcome.CANCELLED and any(mark in tail for mark in _ENDS):
             outcome = Outcome.OK  # the client left after the last event
         stats.outcomes[outcome] += 1

@@ -157,7 +157,7 @@ def create_key(
     tokens_per_minute: Limit = None,
     concurrent_requests: Limit = None,
     priority: Annotated[int | None, typer.Option(help="Who goes first when requests wait; higher first.", min=0, max=9)] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="May read the platform's status.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="May read the platform's status, and command rollouts.")] = False,
     expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h, or a time with its zone.")] = None,
     file: Annotated[Path | None, typer.Option(help="File of keys to add it to; by default the record is printed.")] = None,
 ) -> None:
@@ -191,6 +191,85 @@ def revoke_key(name: KeyName, file: KeyFileOption) -> None:
     from serve_app.commands import keys as command
 
     command.revoke(name, file)
+
+
+rollout = typer.Typer(help="Show and command canary rollouts of a running platform.", no_args_is_help=True)
+app.add_typer(rollout, name="rollout")
+RolloutName = Annotated[str, typer.Argument(metavar="NAME", help="The model or pipeline.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with every number.")]
+
+
+@rollout.command("status")
+def rollout_status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The model or pipeline; by default all.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show phase, step, weights, gates and figures of the last minute."""
+    from serve_app.commands import rollout as command
+
+    command.show_status(name, url=url, as_json=as_json, watch=watch)
+
+
+@rollout.command("history")
+def rollout_history(
+    name: RolloutName,
+    limit: Annotated[int, typer.Option(metavar="N", help="Only the last N decisions.", min=1)] = 20,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show what was decided, when, why and by whom."""
+    from serve_app.commands import rollout as command
+
+    command.show_history(name, url=url, as_json=as_json, limit=limit)
+
+
+@rollout.command()
+def pause(name: RolloutName, url: Url = DEFAULT_URL) -> None:
+    """Stay at the step; gates are watched on, and a failed one still acts."""
+    _command("pause", name, url)
+
+
+@rollout.command()
+def resume(name: RolloutName, url: Url = DEFAULT_URL) -> None:
+    """Go on after a pause, or after a failed gate that has held the rollout."""
+    _command("resume", name, url)
+
+
+@rollout.command()
+def promote(
+    name: RolloutName,
+    full: Annotated[bool, typer.Option("--full", help="To the last step, which completes the rollout.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Go on to the next step now, whatever the gates say."""
+    _command("promote-fully" if full else "promote", name, url)
+
+
+@rollout.command()
+def restart(name: RolloutName, url: Url = DEFAULT_URL) -> None:
+    """Begin the rollout anew, with the declared weights."""
+    _command("restart", name, url)
+
+
+@rollout.command()
+def abort(
+    name: RolloutName,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; nobody is asked without a terminal.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Send everything back to the baseline now; works for plain weights too."""
+    from serve_app.commands import rollout as command
+
+    command.abort(name, url=url, is_sure=yes or not sys.stdin.isatty())
+
+
+def _command(verb: str, name: str, url: str) -> None:
+    from serve_app.commands import rollout as command
+    from serve_app.rollout.commands import Verb
+
+    command.command(Verb(verb), name, url=url)
 
 
 def main() -> None:

@@ -97,9 +97,9 @@ class RoutingView:
             raise Forbidden(f"this API key may not use model {name!r}", param="model")
 
     def authorize_admin(self, caller: ApiKeyConfig) -> None:
-        """Raise Forbidden unless the caller may see how the platform is doing."""
+        """Raise Forbidden unless the caller may see how the platform is doing, and command rollouts."""
         if not caller.admin:
-            raise Forbidden("this API key may not read the platform's status; it needs `admin: true`")
+            raise Forbidden("this API key may not read the platform's status or command rollouts; it needs `admin: true`")
 
     def may_use(self, caller: ApiKeyConfig, name: str) -> bool:
         """Whether the caller's key covers the name."""

@@ -32,8 +32,17 @@ def require_url(url: str) -> None:
 
 def get_json(client: httpx.Client, path: str) -> dict[str, Any]:
     """Return the JSON at a path. Raises CommandError."""
+    return _json(client, "GET", path)
+
+
+def post_json(client: httpx.Client, path: str) -> dict[str, Any]:
+    """Return the JSON that answers an order without a body. Raises CommandError."""
+    return _json(client, "POST", path)
+
+
+def _json(client: httpx.Client, method: str, path: str) -> dict[str, Any]:
     try:
-        response = client.get(path)
+        response = client.request(method, path)
     except httpx.HTTPError as err:
         raise _not_running(client) from err
     if response.status_code != 200:

@@ -41,7 +41,7 @@ def variants(report: Mapping[str, Any]) -> Table:
         for v in model["variants"]:
             states = ", ".join(f"{count} {state}" for state, count in v["replicas"].items() if count) or "0"
             numbers = (str(v["queue_depth"]), str(v["running"]), f"{100 * v['kv_cache_usage_ratio']:.0f}")
-            table.add_row(model["name"], v["name"], str(v["weight"]), v["engine"], states, *numbers)
+            table.add_row(model["name"], v["name"], weight(v), v["engine"], states, *numbers)
     return table
 
 
@@ -50,5 +50,11 @@ def pipelines(report: Mapping[str, Any]) -> Table:
     table = Table("pipeline", "version", "weight %", "embedder", "collection", "model", title="pipelines")
     for pipeline in report["pipelines"]:
         for v in pipeline["versions"]:
-            table.add_row(pipeline["name"], v["name"], str(v["weight"]), v["embedder"], v["collection"], v["model"])
+            table.add_row(pipeline["name"], v["name"], weight(v), v["embedder"], v["collection"], v["model"])
     return table
+
+
+def weight(share: Mapping[str, Any]) -> str:
+    """Return the weight in force, and in parentheses the declared one where a rollout has moved it."""
+    now, declared = share["weight"], share["declared_weight"]
+    return str(now) if now == declared else f"{now} ({declared})"

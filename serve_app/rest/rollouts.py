@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from serve_app.errors import UnknownRollout, UnknownRoute
+from serve_app.errors import PlatformError, UnknownRollout, UnknownRoute, quoted
 from serve_app.inference import Inference
 from serve_app.rest.answer import Answer
-from serve_app.rest.document_schemas import COUNT, TEXT, shape
+from serve_app.rest.document_schemas import COUNT, TEXT, Schema, shape
 from serve_app.rest.operation import JSON_TYPE, Operation
 from serve_app.rest.request import Request
 from serve_app.rest.routing import Route
@@ -24,17 +24,20 @@ ADMIN = "For keys with `admin: true`."
 ERRORS = (403, 404, 503)
 OF_ALL = ("table", "routers", "refused")  # what is said of all splits alike
 
-_THINGS = {"type": "array", "items": {"type": "object"}}
-_COMMON = {"table": {"type": "object"}, "routers": {"type": "object"}, "refused": {"type": ["string", "null"]}}
+_THINGS: Schema = {"type": "array", "items": {"type": "object"}}
+_COMMON: Mapping[str, Schema] = {
+    "table": {"type": "object"},
+    "routers": {"type": "object"},
+    "refused": {"type": ["string", "null"]},
+}
+_PHASE: Schema = {"type": ["string", "null"]}
 _MANY = shape(list(OF_ALL), **_COMMON, splits=_THINGS, stats=_THINGS, shadows=_THINGS)
-_SINGLE = shape(["name", "phase", "weights"], **_COMMON, name=TEXT, phase={"type": ["string", "null"]}, stats=_THINGS)
+_SINGLE = shape(["name", "phase", "weights"], **_COMMON, name=TEXT, phase=_PHASE, weights={"type": "object"})
 _DECISION = shape(["action", "weights", "reason"], action=TEXT, phase=TEXT, step=COUNT, weights={"type": "object"}, reason=TEXT)
 _DECISIONS = shape(["decisions"], decisions={"type": "array", "items": _DECISION})
 
 LIST = Operation("Show how all traffic is split", TAG, ADMIN, answers={JSON_TYPE: _MANY}, errors=(403, 503))
-SHOW = Operation(
-    "Show how one model's or pipeline's rollout stands", TAG, ADMIN, answers={JSON_TYPE: _SINGLE}, errors=ERRORS
-)
+SHOW = Operation("Show how one model's or pipeline's rollout stands", TAG, ADMIN, answers={JSON_TYPE: _SINGLE}, errors=ERRORS)
 HISTORY = Operation("List the decisions on one rollout", TAG, ADMIN, answers={JSON_TYPE: _DECISIONS}, errors=ERRORS)
 COMMAND = Operation(
     "Command a rollout",
@@ -96,11 +99,16 @@ class RolloutRoutes:
         await answer.json({"decisions": await self._control.history(request.params["name"])})
 
     async def command(self, request: Request, answer: Answer) -> None:
-        """Do what the operator says, and log who it was."""
+        """Do what the operator says; the log keeps who it was, also of what was refused."""
         self._authorize(request)
         name, verb, by = request.params["name"], verb_of(request.params["verb"]), request.caller.name
-        made = await self._control.command(name, verb, by=by)
-        logger.info("rollout of %s: %s by key %s, request %s", name, verb.value, by, request.request_id)
+        asked = f"rollout of {quoted(name)}: {verb.value} by key {by}, request {request.request_id}"
+        try:
+            made = await self._control.command(name, verb, by=by)
+        except PlatformError as err:
+            logger.info("%s: refused: %s", asked, err.message)
+            raise
+        logger.info("%s: done", asked)
         await answer.json(made)
 
     def _authorize(self, request: Request) -> None:
@@ -112,7 +120,7 @@ def verb_of(text: str) -> Verb:
     try:
         return Verb(text)
     except ValueError as err:
-        raise UnknownRoute(f"there is no command {text[:40]!r} for rollouts; use one of: {', '.join(Verb)}") from err
+        raise UnknownRoute(f"there is no command {quoted(text)} for rollouts; use one of: {', '.join(Verb)}") from err
 
 
 def one_of(report: Mapping[str, Any], name: str) -> dict[str, Any]:

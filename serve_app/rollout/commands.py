@@ -36,8 +36,7 @@ def obey(verb: Verb, progress: Progress | None, declared: Declared, *, now_s: fl
     if verb is Verb.PAUSE:
         return Move("paused", progress.model_copy(update={"phase": Phase.PAUSED, "reason": reason}))
     if verb is Verb.RESUME:
-        phase = Phase.WAITING if progress.step < 0 else Phase.RUNNING
-        return Move("resumed", progress.model_copy(update={"phase": phase, "reason": reason}))
+        return Move("resumed", _resumed(progress, now_s=now_s, reason=reason))
     return _promote(progress, declared, now_s=now_s, reason=reason, is_full=verb is Verb.PROMOTE_FULLY)
 
 
@@ -64,8 +63,18 @@ def _abort(progress: Progress | None, declared: Declared, *, now_s: float, reaso
         raise RolloutConflict(f"{declared.name!r} has one variant only; there is nothing to go back to")
     if progress is not None and progress.phase in (Phase.ABORTED, Phase.ROLLED_BACK):
         raise RolloutConflict(f"everything of {declared.name!r} goes to its baseline already: it is {progress.phase}")
-    base = progress or begin(declared, now_s=now_s, reason=reason)
-    return Move("aborted", withdrawn(base, declared, Phase.ABORTED, reason=reason, now_s=now_s))
+    if progress is None or declared.rollout is None:  # of plain weights only what is declared now counts
+        progress = begin(declared, now_s=now_s, reason=reason)
+    return Move("aborted", withdrawn(progress, declared, Phase.ABORTED, reason=reason, now_s=now_s))
+
+
+def _resumed(progress: Progress, *, now_s: float, reason: str) -> Progress:
+    changes: dict[str, object] = {"phase": Phase.WAITING if progress.step < 0 else Phase.RUNNING, "reason": reason}
+    if progress.step < 0:
+        changes["step_since_s"] = now_s  # the variant gets its time to be ready once more
+    if progress.phase is Phase.HELD:  # what held it is forgiven, or it would be held again at once
+        changes |= {"crashes": 0, "unready_since_s": None}
+    return progress.model_copy(update=changes)
 
 
 def _promote(progress: Progress, declared: Declared, *, now_s: float, reason: str, is_full: bool) -> Move:

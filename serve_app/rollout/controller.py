@@ -52,6 +52,7 @@ class Controller:
         self._wall = wall
         self._declared: dict[str, Declared] = {}
         self._models: frozenset[str] = frozenset()
+        self._sleepers: frozenset[tuple[str, str]] = frozenset()  # variants that need no replica to be ready
         self._progress: dict[str, Progress] = {}
         self._analyses: dict[str, Analysis] = {}
         self._assessments: dict[str, Assessment] = {}
@@ -61,6 +62,7 @@ class Controller:
     def declare(self, document: RoutingDocument) -> None:
         """Take a configuration: what it says anew is in force at once, what it repeats changes nothing."""
         self._models = frozenset(model.name for model in document.models)
+        self._sleepers = frozenset((m.name, v.name) for m in document.models for v in m.variants if v.may_sleep)
         self._declared = {part.name: Declared(declared_split(part), revisions(part), part.rollout) for part in parts(document)}
         for name in self._progress.keys() - self._declared.keys():
             self._drop(name)
@@ -134,6 +136,8 @@ class Controller:
         ready, crashes = None, 0
         if name in self._models:
             ready = fleet.ready(name, rollout.variant)
+            if ready == 0 and (name, rollout.variant) in self._sleepers:
+                ready = None  # a request wakes it
             losses = fleet.losses(name, rollout.variant)
             crashes = max(0, losses - self._losses.get(name, losses))
             self._losses[name] = losses
@@ -204,7 +208,8 @@ class Controller:
         progress = self._progress.get(declared.name)
         if progress is None or progress.phase is Phase.OVERRIDDEN:
             return declared.split
-        return declared.split.model_copy(update={"shares": progress.shares})
+        # No model_copy: that would take along what the declared split has computed of its own shares.
+        return Split(name=declared.name, shares=progress.shares, baseline=declared.split.baseline)
 
 
 def statuses(controller: Controller, names: Iterable[str] | None = None) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from serve_app.rollout.telemetry import RouterReport, ShadowStats, VariantKey, V
 LONG_S = 60.0  # the window that a baseline's quantiles are read from
 SHORT_S = 5.0  # the window that shows what hits everybody at this moment
 AWAY_S = 10.0  # a Router that says nothing this long is gone
+FORGET_S = 600.0  # but it may come back with a report that was taken long ago
 
 
 @dataclass(slots=True)
@@ -34,12 +35,13 @@ class Gathering:
 
     def __init__(self) -> None:
         self._routers: dict[str, _Router] = {}
+        self._away: dict[str, _Router] = {}
         self._series: dict[VariantKey, _Series] = {}
         self.shadows: dict[VariantKey, ShadowStats] = {}
 
     def take(self, report: RouterReport, *, now_s: float) -> None:
         """Add a report; one that was taken before only says that its Router is there."""
-        known = self._routers.get(report.router)
+        known = self._routers.get(report.router) or self._away.pop(report.router, None)
         is_new = known is None or report.seq > known.seq
         seq = report.seq if known is None else max(known.seq, report.seq)
         self._routers[report.router] = _Router(seq, now_s, report.table_version, dict(report.waiting))
@@ -58,7 +60,9 @@ class Gathering:
             series.fresh = VariantStats()
             while series.ticks and series.ticks[0][0] < now_s - LONG_S:
                 series.ticks.popleft()
-        self._routers = {name: r for name, r in self._routers.items() if now_s - r.seen_s <= AWAY_S}
+        self._away |= {name: r for name, r in self._routers.items() if now_s - r.seen_s > AWAY_S}
+        self._away = {name: r for name, r in self._away.items() if now_s - r.seen_s <= FORGET_S}
+        self._routers = {name: r for name, r in self._routers.items() if name not in self._away}
 
     def latest(self, key: VariantKey) -> VariantStats:
         """Return what the last tick brought."""

@@ -48,6 +48,11 @@ class Declared:
         """A digest of the rollout's configuration; empty without one."""
         return "" if self.rollout is None else revision(self.rollout)
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Variant and baseline; nothing without a rollout."""
+        return () if self.rollout is None else (self.rollout.variant, self.rollout.baseline)
+
 
 class Progress(Config):
     """How far one rollout has come. Times are seconds since the epoch, because they outlive processes."""
@@ -58,6 +63,7 @@ class Progress(Config):
     declared: dict[str, int] = Field(description="Declared weights that it began with.")
     revisions: dict[str, str] = Field(description="What the variants were made of when it began.")
     spec: str = Field("", description="Digest of the rollout's configuration; empty for an abort without a rollout.")
+    compared: tuple[str, ...] = Field((), description="Variant and baseline that it compares.")
     step: int = Field(-1, description="Index of the step; -1 before the first.")
     started_s: float = Field(description="When it began.")
     step_since_s: float = Field(description="When its step, or its end, began.")
@@ -96,6 +102,7 @@ def begin(declared: Declared, *, now_s: float, reason: str) -> Progress:
         declared=dict(declared.split.weights),
         revisions=dict(declared.revisions),
         spec=declared.spec,
+        compared=declared.compared,
         started_s=now_s,
         step_since_s=now_s,
         reason=reason,
@@ -112,8 +119,8 @@ def reconcile(progress: Progress | None, declared: Declared, *, now_s: float) ->
         return _without_rollout(progress, declared, now_s=now_s)
     if progress is None or not progress.spec:
         return Move("started", begin(declared, now_s=now_s, reason="declared"))
-    if (changed := _changed_variants(progress, declared, declared.rollout)) is not None:
-        return Move("restarted", begin(declared, now_s=now_s, reason=f"{changed} is made of something else than before"))
+    if reason := _restart_reason(progress, declared):
+        return Move("restarted", begin(declared, now_s=now_s, reason=reason))
     if progress.declared != declared.split.weights:
         return Move("overridden", _overridden(progress, declared, now_s=now_s))
     if progress.spec != declared.spec:
@@ -122,18 +129,18 @@ def reconcile(progress: Progress | None, declared: Declared, *, now_s: float) ->
 
 
 def _without_rollout(progress: Progress | None, declared: Declared, *, now_s: float) -> Move | None:
-    if progress is None or progress.phase is Phase.OVERRIDDEN:
+    if progress is None or (progress.phase is Phase.OVERRIDDEN and not progress.spec):
         return None
     if not progress.spec and progress.declared == declared.split.weights and progress.revisions == declared.revisions:
         return None  # an abort by hand, and nothing was declared anew
     return Move("overridden", _overridden(progress, declared, now_s=now_s))
 
 
-def _changed_variants(progress: Progress, declared: Declared, rollout: RolloutConfig) -> str | None:
-    for variant in (rollout.variant, rollout.baseline):
-        if progress.revisions.get(variant) != declared.revisions[variant]:
-            return variant
-    return None
+def _restart_reason(progress: Progress, declared: Declared) -> str:
+    if progress.compared != declared.compared:
+        return "another variant or baseline was declared"
+    changed = (each for each in declared.compared if progress.revisions.get(each) != declared.revisions[each])
+    return f"{name} is made of something else than before" if (name := next(changed, None)) is not None else ""
 
 
 def _overridden(progress: Progress, declared: Declared, *, now_s: float) -> Progress:
@@ -205,7 +212,7 @@ def _broken(progress: Progress, rollout: RolloutConfig, *, now_s: float) -> str:
     if (
         progress.ready_since_s is None
         and progress.phase is Phase.WAITING
-        and now_s - progress.started_s > rollout.ready_timeout
+        and now_s - progress.step_since_s > rollout.ready_timeout
     ):
         return f"no replica of {name} was ready within {rollout.ready_timeout:.0f} s"
     if progress.unready_since_s is not None and now_s - progress.unready_since_s > rollout.unready_timeout:

@@ -19,7 +19,8 @@ REPORT: dict[str, Any] = {
             "variants": [
                 {
                     "name": "stable",
-                    "weight": 90,
+                    "weight": 75,
+                    "declared_weight": 90,
                     "engine": "vllm",
                     "replicas": {"starting": 0, "ready": 2, "draining": 1},
                     "queue_depth": 7,
@@ -32,7 +33,16 @@ REPORT: dict[str, Any] = {
     "pipelines": [
         {
             "name": "docs",
-            "versions": [{"name": "v1", "weight": 100, "embedder": "minilm", "collection": "docs", "model": "chat"}],
+            "versions": [
+                {
+                    "name": "v1",
+                    "weight": 100,
+                    "declared_weight": 100,
+                    "embedder": "minilm",
+                    "collection": "docs",
+                    "model": "chat",
+                }
+            ],
         }
     ],
 }
@@ -52,8 +62,8 @@ def test_applications_show_replica_states_and_the_last_line_of_the_message() -> 
     ]
 
 
-def test_variants_show_weight_replicas_queue_and_cache() -> None:
-    assert rows(variants(REPORT)) == [["chat", "stable", "90", "vllm", "2 ready, 1 draining", "7", "3", "25"]]
+def test_variants_show_weights_in_force_and_declared_replicas_queue_and_cache() -> None:
+    assert rows(variants(REPORT)) == [["chat", "stable", "75 (90)", "vllm", "2 ready, 1 draining", "7", "3", "25"]]
 
 
 def test_pipelines_show_what_moves_together() -> None:
