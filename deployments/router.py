@@ -94,6 +94,8 @@ class Router(InferenceRpc):
         """Close connections; Serve has waited for open requests before it calls this."""
         for task in getattr(self, "_tasks", ()):
             task.cancel()
+        if (gateway := getattr(self, "_gateway", None)) is not None:
+            await gateway.shadows.close()
         if (upstream := getattr(self, "_upstream", None)) is not None:
             await upstream.close()
 

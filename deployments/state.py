@@ -58,18 +58,3 @@ class BlobState:
             return await self._blobs.get(f"rollouts/{key}.json")
         except KeyError:
             return None
-
-
-class MemoryState:
-    """Forgets with the process; for tests."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-
-    async def put(self, key: str, data: bytes) -> None:
-        """Store a value."""
-        self.values[key] = data
-
-    async def get(self, key: str) -> bytes | None:
-        """Return a value."""
-        return self.values.get(key)

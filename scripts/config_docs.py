@@ -11,14 +11,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from serve_app.config import SET_BY_MANTA, EngineConfig, PlatformConfig
+from serve_app.commands.rollout_tables import span
+from serve_app.config import SET_BY_MANTA, Duration, EngineConfig, PlatformConfig
 from serve_app.config_error import ConfigError, section_of
 from serve_app.loading import parse_platform
 
@@ -28,8 +29,10 @@ LIMITS = {
     Ge: ("ge", "at least {}"),
     Gt: ("gt", "more than {}"),
     Le: ("le", "at most {}"),
+    Lt: ("lt", "less than {}"),
     MaxLen: ("max_length", "up to {} characters"),
 }
+_DURATION_MARK = get_args(Duration)[1]  # the validator that no other field has
 
 INTRO = f"""<!-- Written by `{COMMAND}`; change the descriptions in serve_app/config.py or the text in the script. -->
 # Configuration
@@ -48,6 +51,7 @@ manta schema                     # JSON Schema, for editors
 - Relative folders, prompt files and `vector_store.uri` start at the folder of the file.
 - Names become names of Serve applications and Kubernetes labels: lower-case letters, digits and inner `-`, up to 40.
   Models, embedders and pipelines share one set of names, because clients send all three as `model`.
+- A duration is a number of seconds, or a text such as `30s`, `10m` or `1h30m` (`ms`, `s`, `m`, `h`, `d`).
 - The weights of a model's variants, and of a pipeline's versions, are integers that sum to 100.
 - A model `source` is a Hugging Face id (`org/name`), a folder (starts with `/`, `./`, `../` or `~`), or `s3://bucket/prefix`.
 - Anchors, aliases and `<<` work. Bounds: 262,144 characters, 20,000 values (aliases count each time), 32 levels.
@@ -154,7 +158,23 @@ def _sections(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def _row(name: str, info: FieldInfo) -> str:
-    return f"| `{name}` | {_type(info.annotation)} | {_default(info)} | {_limits(info)} | {info.description} |"
+    kind = "duration" if _is_duration(info) else _type(info.annotation)
+    return f"| `{name}` | {kind} | {_default(info)} | {_limits(info)} | {info.description} |"
+
+
+def _is_duration(info: FieldInfo) -> bool:
+    return _DURATION_MARK in _metadata(info)
+
+
+def _metadata(info: FieldInfo) -> list[Any]:
+    """Return what is said of a field's values; of a type that may be absent it stands inside the annotation."""
+    found = list(info.metadata)
+    args = get_args(info.annotation)
+    for arg in args if NoneType in args else ():
+        if get_origin(arg) is Annotated:
+            for each in arg.__metadata__:
+                found += each.metadata if isinstance(each, FieldInfo) else [each]
+    return found
 
 
 def _type(annotation: Any) -> str:
@@ -179,14 +199,20 @@ def _default(info: FieldInfo) -> str:
         return "absent"
     if isinstance(default, BaseModel):
         return "see below"
+    if _is_duration(info):
+        return f"`{span(default)}`"
     return "none" if default in ((), {}) else f"`{json.dumps(default)}`"
 
 
 def _limits(info: FieldInfo) -> str:
-    words = [LIMITS[type(m)][1].format(getattr(m, LIMITS[type(m)][0])) for m in info.metadata if type(m) in LIMITS]
-    if any(isinstance(m, MinLen) for m in info.metadata):
+    found = _metadata(info)
+    if _is_duration(info):
+        return ", ".join(f"at most {span(float(str(m.le)))}" for m in found if isinstance(m, Le))
+    words = [LIMITS[type(m)][1].format(getattr(m, LIMITS[type(m)][0])) for m in found if type(m) in LIMITS]
+    if any(isinstance(m, MinLen) for m in found):
         words.append("not empty")
-    return ", ".join(words)
+    text = ", ".join(words)
+    return text.replace("characters", "entries") if get_origin(info.annotation) is tuple else text
 
 
 def _reserved() -> str:

@@ -26,7 +26,7 @@ class ApiKeyConfig(Config):
     collections: tuple[Text, ...] | None = Field(
         None, description="Collections and vector stores it may search; absent means its tenant's and the configured ones."
     )
-    admin: bool = Field(False, description="May read /admin/status.")
+    admin: bool = Field(False, description="May read /admin/status, and read and command rollouts.")
     requests_per_minute: int | None = Field(None, ge=1, description="Requests a minute, over all Routers; absent: no limit.")
     tokens_per_minute: int | None = Field(
         None, ge=1, description="Tokens a minute, of prompts and answers together; absent: no limit."

@@ -15,7 +15,7 @@ from serve_app.contracts import CountingEmbedder, DirectorySnapshot, EmbeddingFi
 from serve_app.documents.contract import Documents
 from serve_app.errors import BadRequest, PlatformError, UnknownModel
 from serve_app.pool import ReplicaPool
-from serve_app.relay import Relay
+from serve_app.relay import Relay, Watchers
 from serve_app.replica_set import Balance
 from serve_app.rollout.document import RoutedModel, RoutingDocument
 from serve_app.rollout.table import TrafficTable
@@ -46,13 +46,14 @@ class Gateway:
         self.view = RoutingView(RoutingDocument())
         self.pool = ReplicaPool(clock=clock)
         self.attempts = Attempts(clock=clock)
-        self.shadows = Shadows()
+        self.shadows = Shadows(upstream=upstream, pool=self.pool, embedders=lambda: self.stages.embedders, clock=clock)
+        self.pool.on_wait = self.shadows.shed
         self.version: tuple[str, int] = ("", -1)
         self._routing = self._traffic = ""
         self._relay = Relay(
             upstream=upstream,
             pool=self.pool,
-            attempts=self.attempts,
+            watchers=Watchers(self.attempts, self.shadows),
             view=lambda: self.view,
             wake=self._start_waking,
         )

@@ -65,6 +65,7 @@ class ReplicaPool:
     def __init__(self, *, max_waiting: int = 1024, balance: Balance = BALANCE, clock: Callable[[], float]) -> None:
         self.max_waiting = max_waiting
         self.balance = balance
+        self.on_wait: Callable[[VariantKey], bool] = _has_no_more  # asked for places before a request waits; whether it gave
         self._clock = clock
         self._replicas: dict[str, Replica] = {}
         self._sets: dict[VariantKey, ReplicaSet] = {}
@@ -135,7 +136,10 @@ class ReplicaPool:
         """
         deadline_s = self._clock() + timeout_s
         target = choose()
-        if (lease := self.try_lease(target, prefix=prefix, exclude=exclude)) is not None:
+        lease = self.try_lease(target, prefix=prefix, exclude=exclude)
+        if lease is None and self.on_wait(target[:2]):
+            lease = self.try_lease(target, prefix=prefix, exclude=exclude)
+        if lease is not None:
             return lease
         if self._waiting >= self.max_waiting and not self._displace(priority):
             raise self._busy(target)
@@ -218,6 +222,7 @@ class ReplicaPool:
         if old[:2] != target[:2]:
             self._leave(waiter, old[:2])
             self._line_up(waiter)
+            self.on_wait(target[:2])
 
     def _line_up(self, waiter: _Waiter) -> None:
         """Put a waiter behind those of its priority; as a rule that is the end."""
@@ -266,6 +271,10 @@ class ReplicaPool:
             if not queue:
                 del self._queues[key]
             first.lease.set_result(lease)
+
+
+def _has_no_more(_: VariantKey) -> bool:
+    return False
 
 
 def _key(entry: ReplicaEntry) -> VariantKey:

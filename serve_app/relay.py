@@ -17,6 +17,7 @@ from serve_app.errors import DeadlineExceeded, PlatformError, Unavailable, Unkno
 from serve_app.pool import Lease, ReplicaPool, Target
 from serve_app.rollout.document import RoutedModel
 from serve_app.rollout.telemetry import Outcome
+from serve_app.shadow import Answered, Shadows
 from serve_app.sse import ByteStream
 from serve_app.streams import LeasedStream
 from serve_app.upstream import ReplicaDraining, ReplicaUnreachable, Upstream, UpstreamRequest, UpstreamResponse
@@ -53,6 +54,14 @@ class Errand:
         return self.call.body.get("stream") is True
 
 
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """What looks on while requests are answered."""
+
+    attempts: Attempts
+    shadows: Shadows
+
+
 class Relay:
     """Sends requests for models to their replicas. One per Router, on its event loop."""
 
@@ -61,13 +70,14 @@ class Relay:
         *,
         upstream: Upstream,
         pool: ReplicaPool,
-        attempts: Attempts,
+        watchers: Watchers,
         view: Callable[[], RoutingView],
         wake: Callable[[str, str], None],
     ) -> None:
         self._upstream = upstream
         self._pool = pool
-        self._attempts = attempts
+        self._attempts = watchers.attempts
+        self._shadows = watchers.shadows
         self._view = view
         self._wake = wake
 
@@ -92,8 +102,11 @@ class Relay:
             if not call.answerer.take(lease.variant):  # the client was told another one while this was on its way here
                 lease.release()
                 continue
+            sent_s = clock()
             if (reply := await self._try(lease, errand, began_s)) is not None:
-                return reply
+                if model.shadow is None or call.variant is not None:
+                    return reply
+                return self._shadows.follow(Answered(request, reply, prefix, clock() - sent_s), model, model.shadow)
             call.answerer.is_taken = False
             errand.tried.append(lease.replica_id)
         raise errand.error or Unavailable(f"no replica of model {model.name!r} could be reached", retry_after_s=5)

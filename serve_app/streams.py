@@ -1,14 +1,15 @@
-"""LeasedStream: a replica's event stream on its way to a client."""
+"""Streams on their way to a client: a replica's, which holds a lease, and any that is observed."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Self
 
 from serve_app.attempts import Attempt
 from serve_app.pool import Lease
 from serve_app.rollout.telemetry import Outcome
-from serve_app.sse import BLANK_LINE, error_event, whole_length
+from serve_app.sse import BLANK_LINE, ByteStream, error_event, whole_length
 from serve_app.upstream import ReplicaUnreachable, UpstreamResponse
 
 logger = logging.getLogger("ray.serve")
@@ -92,3 +93,35 @@ class LeasedStream:
             self._attempt.end(outcome)
             self._response.close()
             self._lease.release()
+
+
+class ObservedStream:
+    """Passes a stream on and tells its attempt what became of it. (An object, for the reason that ``LeasedStream`` gives.)"""
+
+    def __init__(self, stream: ByteStream, attempt: Attempt) -> None:
+        self._stream = stream
+        self._attempt = attempt
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next whole events."""
+        try:
+            piece = await anext(self._stream)
+        except StopAsyncIteration:
+            self._attempt.end(Outcome.OK)
+            raise
+        except asyncio.CancelledError:
+            self._attempt.end(Outcome.CANCELLED)
+            raise
+        except BaseException:
+            self._attempt.end(Outcome.BROKEN)
+            raise
+        self._attempt.piece(piece)
+        return piece
+
+    async def aclose(self) -> None:
+        """Free what is behind the stream."""
+        self._attempt.end(Outcome.CANCELLED)
+        await self._stream.aclose()

@@ -90,9 +90,7 @@ class Load:
         answer = Answered(time.monotonic(), session)
         self.answers.append(answer)
         try:
-            async with client.post(
-                f"{self.url}/v1/chat/completions", json=body, headers={"x-session-id": session}
-            ) as response:
+            async with client.post(f"{self.url}/v1/chat/completions", json=body, headers={"x-session-id": session}) as response:
                 answer.status = response.status
                 answer.variant = response.headers.get("x-manta-variant", "")
                 async for line in response.content:

@@ -19,7 +19,10 @@ WAIT_S = 60.0
 class Running(Protocol):
     """A platform that runs."""
 
-    url: str
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        ...
 
     @property
     def applications(self) -> Mapping[str, Any]:
@@ -41,7 +44,7 @@ class Switch:
     last_old_s: float  # from the PUT's begin until the last chat was sent that the old owner of its bucket answered
     chats: int
     failed: int
-    wrong_before: int  # chats, clearly before or after, that another than the bucket's owner answered
+    misrouted: int  # chats, clearly before or after, that another than the bucket's owner answered
     restarted: tuple[str, ...]  # applications with other processes than before
 
 
@@ -77,7 +80,7 @@ async def switch(running: Running, *, before: Split, after: Split, rate: float, 
         last_old_s=max(old, default=0.0),
         chats=len(load.answers),
         failed=len(load.failed()),
-        wrong_before=sum(_is_wrong(a, owners, begun_s=begun_s, ended_s=begun_s + max(told_s, 2.0)) for a in load.answers),
+        misrouted=sum(_is_wrong(a, owners, begun_s=begun_s, ended_s=begun_s + max(told_s, 2.0)) for a in load.answers),
         restarted=restarted,
     )
 

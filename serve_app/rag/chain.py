@@ -18,6 +18,7 @@ from serve_app.rag.cited import Findings, cited
 from serve_app.rag.condense import search_query
 from serve_app.rag.inner import inner_call
 from serve_app.rag.messages import MessagesForm
+from serve_app.rag.observed import observed
 from serve_app.rag.overrides import SearchPlan, search_plan, wished_collection, without_retrieval
 from serve_app.rag.refusals import refused
 from serve_app.rag.responses import ResponsesForm
@@ -50,13 +51,31 @@ async def ask(gateway: Gateway, call: Call, pipeline: PipelineConfig, *, clock: 
     # The conversation's affinity is that of the request as sent: version and variant are chosen by the same key.
     version, prompt = gateway.view.version(pipeline, call.affinity)
     call.answerer.pipeline_version = version.name
+    attempts = gateway.attempts
+    is_stream = call.body.get("stream") is True
+    attempt = attempts.begin((pipeline.name, version.name), began_s=attempts.clock(), is_stream=is_stream)
+    return await observed(attempt, _answer(gateway, call, _Asked(pipeline, version, prompt, form), created=int(clock())))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a question was put to."""
+
+    pipeline: PipelineConfig
+    version: PipelineVersionConfig
+    prompt: Prompt
+    form: WireForm
+
+
+async def _answer(gateway: Gateway, call: Call, to: _Asked, *, created: int) -> Reply:
+    pipeline, version, prompt, form = to.pipeline, to.version, to.prompt, to.form
     plan = await _plan(gateway, call, version)
     asked = form.read(without_retrieval(call.body))
     query = await search_query(gateway, call, version=version, prompt=prompt, asked=asked)
     hits = await _passages(gateway, version, query=query, plan=plan)
     if not hits and version.no_passages == "refuse":
         findings = Findings(pipeline.name, query, plan, Citations((), ""))
-        return refused(call, form, version=version, findings=findings, created=int(clock()))
+        return refused(call, form, version=version, findings=findings, created=created)
     # Templates are the operator's and may be slow, passages may be long; other callers' streams go on meanwhile.
     text, citations = await asyncio.to_thread(_prepared, prompt, asked.question, hits)
     model = gateway.view.models.get(version.model)

@@ -95,6 +95,7 @@ class GateTest:
         self._power = config.power
         self._evidence = Evidence()
         self._criterion: Criterion | None = None
+        self._blocks = 0  # for which evidence has been more than that of faults that begin now
         self._restart()
 
     def begin_step(self) -> None:
@@ -114,14 +115,15 @@ class GateTest:
 
     def state(self) -> dict[str, Any]:
         """Return what ``restore`` takes, as JSON."""
-        counts = {"step": list(self._step), "blamed": list(self._blamed)}
+        counts = {"step": list(self._step), "blamed": list(self._blamed), "blocks": self._blocks}
         return {"evidence": self._evidence.state(), "acceptance": self._acceptance.value, **counts}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state. Raises KeyError, TypeError or ValueError for one that is none."""
         value, step, blamed = float(state["acceptance"]), Tally(*state["step"]), Tally(*state["blamed"])
+        blocks = int(state["blocks"])
         self._evidence.restore(state["evidence"])
-        self._acceptance.value, self._step, self._blamed = value, step, blamed
+        self._acceptance.value, self._step, self._blamed, self._blocks = value, step, blamed, blocks
 
     def _restart(self) -> None:
         self._acceptance = Acceptance(self._power)
@@ -169,12 +171,24 @@ class GateTest:
         return overdue(self.gate, seen.waiting, oldest_s, first_s=asked.first_s)
 
     def _block_evidence(self, asked: Criterion, seen: Look, canary: Tally) -> list[float]:
-        if not canary.bad and not seen.is_over:
+        running = self._running(seen)
+        if not canary.bad and not running and not seen.is_over:
             return NO_EVIDENCE  # against the canary; what speaks for it can wait until the block is over
         also = overdue(self.gate, seen.baselines.waiting or _NOTHING, asked.matched_s, first_s=asked.first_s)
         # Before the block is over nobody knows which of the baseline's bad attempts fell into its time: all, at worst.
         short = ended(self.gate, seen.baselines.short, asked.matched_s).latest(seen.fraction)
-        return increments(canary, short.plus(also, also), asked.allowed, margin=asked.margin)
+        return increments(canary.plus(0, running), short.plus(also, also), asked.allowed, margin=asked.margin)
+
+    def _running(self, seen: Look) -> int:
+        """Return how many open attempts have not failed so far, of those begun since the evidence began.
+
+        A request may fail at once and takes long to succeed. If only those that ended counted, failures would be ahead of
+        their share whenever the canary's traffic has just grown.
+        """
+        if self.gate.measure is not Measure.ERRORS:
+            return 0
+        ages = seen.waiting.whole
+        return ages.total - ages.over(max(1.0, (self._blocks + seen.fraction) * SHORT_S))
 
     def _accept(self, asked: Criterion, seen: Look, late: int) -> float:
         ratio = self._fair_ratio(asked, seen, late)
@@ -189,10 +203,12 @@ class GateTest:
     def _keep(self, asked: Criterion, seen: Look, block: Tally) -> None:
         baseline = ended(self.gate, seen.baselines.short, asked.matched_s)
         self._acceptance.fold(self._fair_ratio(asked, seen))
-        self._step = self._step.plus(*block)
-        if block.attempts:
-            is_going_on = self._evidence.fold(increments(block, baseline, asked.allowed, margin=asked.margin))
-            self._blamed = self._blamed.plus(*block) if is_going_on else Tally()
+        self._step, self._blocks = self._step.plus(*block), self._blocks + 1
+        if not block.attempts:
+            return
+        self._blamed = self._blamed.plus(*block)
+        if not self._evidence.fold(increments(block, baseline, asked.allowed, margin=asked.margin)):
+            self._blamed, self._blocks = Tally(), 0
 
     def _is_passed(self, counted: Tally, acceptance: float, late: int) -> bool:
         if counted.attempts < self._min_requests:

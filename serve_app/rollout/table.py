@@ -63,8 +63,8 @@ def pick(table: Sequence[BucketRange], key: str) -> str:
 def arrange(names: Sequence[str]) -> tuple[str, ...]:
     """Return in which order variants own the buckets: the first declared lies between the others.
 
-    A variant at an edge, or next to one, then grows at the first one's expense and moves nobody else's conversations:
-    ``a | b`` for two, ``c | a | b`` for three, ``e c | a | b d`` for five.
+    With up to three, one of the others then grows at the first one's expense and moves nobody else's conversations; of
+    more, an outer one that grows shifts its inner neighbour. ``a | b``, ``c | a | b``, ``e c | a | b d``.
     """
     return (*reversed(names[2::2]), *names[:1], *names[1::2])
 

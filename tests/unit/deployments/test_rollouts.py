@@ -1,16 +1,26 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import json
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from deployments import rollouts as rollouts_module
 from deployments.rollouts import TTL_S, Rollouts
+from serve_app.config import RolloutConfig
 from serve_app.contracts import DirectorySnapshot, EngineLoad
+from serve_app.errors import RolloutConflict, UnknownRollout
+from serve_app.rollout.controller import Kept
 from serve_app.rollout.document import RoutingDocument
-from tests.unit.serve_app.fakes import PIPELINE, FakeClock, document, entry, model, turns
+from serve_app.rollout.table import TrafficTable
+from serve_app.rollout.telemetry import Outcome, RouterReport, VariantStats
+from tests.unit.deployments.fakes import MemoryState
+from tests.unit.serve_app.fakes import FakeClock, document, entry, model, turns, until
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +32,64 @@ def config(**changes: Any) -> dict[str, object]:
     return {"routing": document(**changes).model_dump(mode="json")}
 
 
+@dataclass
+class World:
+    """The stores and the clock of one cluster; each ``start`` is another process."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    state: MemoryState = field(default_factory=MemoryState)
+    cluster: MemoryState = field(default_factory=MemoryState)
+    started: list[Rollouts] = field(default_factory=list)
+
+    def new(self) -> Rollouts:
+        it = Rollouts(self.clock, state=self.state, cluster_state=self.cluster, wall=self.clock)
+        self.started.append(it)
+        return it
+
+    async def start(self, user_config: dict[str, object]) -> Rollouts:
+        it = self.new()
+        await it.reconfigure(user_config)
+        return it
+
+    async def complete(self, user_config: dict[str, object]) -> Rollouts:
+        """Return one that has heard from a replica of each variant, when everybody could be heard."""
+        it = await self.start(user_config)
+        self.clock.now_s += TTL_S + 0.1
+        await it.heartbeat(entry("r1"), 1)
+        await it.heartbeat(entry("c1", "canary"), 1)
+        return it
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(rollouts_module, "TICK_S", 3600.0)  # tests tick themselves
+    it = World()
+    yield it
+    ticking = [each._ticking for each in it.started if each._ticking is not None]
+    for task in ticking:
+        task.cancel()
+    await asyncio.gather(*ticking, return_exceptions=True)
+
+
 async def made(clock: FakeClock | None = None) -> Rollouts:
-    it = Rollouts(clock or FakeClock())
-    await it.reconfigure(config())
-    return it
+    return await World(clock or FakeClock()).start(config())
+
+
+ROLLOUT = RolloutConfig.model_validate({"steps": [{"weight": 10}, {"weight": 50}]})
+
+
+def canary(**changes: Any) -> dict[str, object]:
+    """Return a configuration whose canary rolls out."""
+    chat = model(("stable", 100), ("canary", 0)).model_copy(update={"rollout": ROLLOUT, **changes})
+    return config(models=(chat,))
+
+
+def table(snapshot: DirectorySnapshot) -> TrafficTable:
+    return TrafficTable.model_validate_json(snapshot.traffic)
+
+
+def weights(snapshot: DirectorySnapshot) -> dict[str, int]:
+    return dict(table(snapshot).by_name["chat"].weights)
 
 
 def ids(snapshot: DirectorySnapshot) -> list[str]:
@@ -113,24 +177,194 @@ async def test_a_restart_is_another_epoch_and_incomplete_until_everybody_could_b
     assert (third.is_complete, third.version) == (True, second.version + 1)
 
 
+def broken(document: dict[str, Any], *path: str | int, value: object) -> dict[str, Any]:
+    """Return a configuration in which one value is another."""
+    part: Any = document
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    return {"routing": document}
+
+
 BAD: dict[str, Any] = {
     "field": {"routing": {"modles": []}},
     "nothing": {},
-    "sum": {"routing": document(models=(model(("stable", 90)),)).model_dump(mode="json")},
-    "prompt": {
-        "routing": document(
-            pipelines=(
-                PIPELINE.model_copy(update={"versions": (PIPELINE.versions[0].model_copy(update={"prompt": "{{ nope }}"}),)}),
-            )
-        ).model_dump(mode="json")
-    },
+    "sum": broken(document().model_dump(mode="json"), "models", 0, "variants", 0, "weight", value=90),
+    "prompt": broken(document().model_dump(mode="json"), "pipelines", 0, "versions", 0, "prompt", value="{{ nope }}"),
 }
 
 
 @pytest.mark.parametrize("user_config", BAD.values(), ids=BAD.keys())
-async def test_a_bad_configuration_leaves_the_old_one_in_force(user_config: Any) -> None:
-    it = await made()
+async def test_a_bad_configuration_is_refused_and_leaves_the_old_one_in_force(user_config: Any, world: World) -> None:
+    it = await world.start(config())
     before = await it.status()
-    with pytest.raises((ValueError, KeyError)):
-        await it.reconfigure(user_config)
+    await it.reconfigure(user_config)
     assert await it.status() == before
+    assert (await it.rollouts())["refused"].startswith("the configuration was refused, the one before stays in force: ")
+
+
+async def test_a_good_configuration_after_a_bad_one_is_taken(world: World) -> None:
+    it = await world.start(config())
+    await it.reconfigure(BAD["field"])
+    await it.reconfigure(canary())
+    assert ((await it.rollouts())["refused"], weights(await it.status())) == (None, {"stable": 100, "canary": 0})
+
+
+@pytest.mark.parametrize("user_config", BAD.values(), ids=BAD.keys())
+async def test_a_bad_configuration_raises_where_there_never_was_a_good_one(user_config: Any, world: World) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        await world.new().reconfigure(user_config)
+
+
+async def test_a_bad_configuration_after_a_restart_falls_back_to_the_last_good_one(world: World) -> None:
+    before = await (await world.complete(canary())).status()
+    it = await world.start(BAD["field"])
+    after = await it.status()
+    assert (after.routing, after.traffic) == (before.routing, before.traffic)
+    assert (await it.rollouts())["refused"] is not None
+
+
+async def test_a_kept_configuration_that_cannot_be_read_any_more_is_passed_over(world: World) -> None:
+    world.cluster.values["routing"] = b'{"of": "another version"}'
+    assert weights(await (await world.start(config())).status()) == {"stable": 100}
+
+
+async def test_rollouts_are_not_looked_at_before_every_replica_could_be_heard(world: World) -> None:
+    it = await world.start(canary())
+    await it.heartbeat(entry("c1", "canary"), 1)
+    await it.tick()
+    assert weights(await it.status()) == {"stable": 100, "canary": 0}
+    world.clock.now_s += TTL_S + 0.1
+    await it.heartbeat(entry("c1", "canary"), 2)
+    await it.tick()
+    assert weights(await it.status()) == {"stable": 90, "canary": 10}
+
+
+async def test_a_watch_wakes_when_a_rollout_takes_a_step(world: World) -> None:
+    it = await world.complete(canary())
+    watching = await watch(it, await it.status())
+    await it.tick()
+    assert weights(await asyncio.wait_for(watching, 1)) == {"stable": 90, "canary": 10}
+
+
+async def test_progress_survives_the_process(world: World) -> None:
+    before = await world.complete(canary())
+    await before.tick()
+    after = await world.start(canary())
+    assert table(await after.status()) == table(await before.status())
+    assert await after.rollout_history("chat") == await before.rollout_history("chat")
+    [status] = (await after.rollouts())["splits"]
+    assert (status["phase"], status["step"]) == ("running", 0)
+
+
+async def test_what_gates_have_seen_is_kept_now_and_then(world: World) -> None:
+    it = await world.complete(canary())
+    await it.tick()
+    assert "evidence" not in world.state.values
+    world.clock.now_s += rollouts_module.SAVE_EVIDENCE_S
+    await it.heartbeat(entry("c1", "canary"), 2)
+    await it.tick()
+    assert list(json.loads(world.state.values["evidence"])) == ["chat"]
+    assert (await (await world.start(canary())).rollouts())["splits"][0]["phase"] == "running"
+
+
+async def test_a_command_is_kept_when_it_returns(world: World) -> None:
+    it = await world.complete(canary())
+    made = await it.command_rollout("chat", "abort", "ann")
+    kept = Kept.model_validate_json(world.state.values["progress"])
+    assert (made["action"], kept.history[-1].model_dump(mode="json")) == ("aborted", made)
+    assert table(await (await world.start(canary())).status()).by_name["chat"].withdrawn == {"canary"}
+
+
+@pytest.mark.parametrize(
+    ("name", "verb", "error"),
+    [("chatt", "abort", UnknownRollout), ("chat", "resume", RolloutConflict)],
+    ids=["unknown", "conflict"],
+)
+async def test_a_command_that_cannot_be_obeyed_is_refused(
+    name: str, verb: str, error: type[Exception], world: World
+) -> None:
+    it = await world.start(canary())
+    with pytest.raises(error):
+        await it.command_rollout(name, verb, "ann")
+
+
+async def test_a_history_of_nothing_that_is_served_is_unknown(world: World) -> None:
+    with pytest.raises(UnknownRollout):
+        await (await world.start(canary())).rollout_history("chatt")
+
+
+async def test_a_store_that_is_away_stops_nothing_and_is_tried_again(world: World) -> None:
+    it = await world.complete(canary())
+    kept = dict(world.state.values), dict(world.cluster.values)
+    world.state.is_away = world.cluster.is_away = True
+    await it.tick()
+    await it.command_rollout("chat", "abort", "ann")
+    await it.reconfigure(canary(fallback=False))
+    assert weights(await it.status()) == {"stable": 100, "canary": 0}
+    assert (world.state.values, world.cluster.values) == kept
+    world.state.is_away = world.cluster.is_away = False
+    await it.tick()
+    after = await (await world.start(BAD["field"])).status()
+    assert (after.traffic, after.routing) == ((await it.status()).traffic, (await it.status()).routing)
+
+
+async def test_a_store_that_cannot_be_read_at_the_start_is_no_reason_to_begin_anew(world: World) -> None:
+    await (await world.complete(canary())).tick()
+    it = world.new()
+    world.state.is_away = True
+    with pytest.raises(OSError, match="away"):
+        await it.reconfigure(canary())
+    world.state.is_away = False
+    await it.reconfigure(canary())
+    assert weights(await it.status()) == {"stable": 90, "canary": 10}
+
+
+async def test_nothing_is_kept_again_without_news(world: World) -> None:
+    it = await world.complete(canary())
+    await it.tick()
+    world.state.values.clear()
+    world.cluster.values.clear()
+    await it.tick()
+    await it.reconfigure(canary())
+    assert (world.state.values, world.cluster.values) == ({}, {})
+
+
+async def test_what_routers_report_reaches_the_statistics(world: World) -> None:
+    it = await world.complete(canary())
+    counted = VariantStats(outcomes=Counter({Outcome.OK: 3, Outcome.BROKEN: 1}))
+    await it.report(RouterReport("a", 1, 1, {("chat", "canary"): counted}, {}))
+    await it.tick()
+    told = await it.rollouts()
+    stats = {each["variant"]: each["total"]["outcomes"] for each in told["stats"] if each["name"] == "chat"}
+    assert (stats, told["routers"]) == ({"stable": {}, "canary": {"ok": 3, "broken": 1}}, {"a": 1})
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+async def test_a_look_that_fails_is_logged_and_the_next_one_follows(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    it = world.new()
+    looks: list[str] = []
+
+    async def fail() -> None:
+        looks.append("look")
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(rollouts_module, "TICK_S", 0.0)
+    monkeypatch.setattr(it, "tick", fail)
+    with caplog.at_level(logging.ERROR, logger="ray.serve"):
+        await it.reconfigure(canary())
+        await until(lambda: len(looks) >= 2)
+    await it.check_health()
+    assert "a look at the rollouts failed" in caplog.text
+
+
+async def test_a_process_that_looks_no_more_is_not_healthy(world: World) -> None:
+    it = await world.start(canary())
+    await it.check_health()
+    assert it._ticking is not None
+    it._ticking.cancel()
+    await asyncio.wait([it._ticking])
+    with pytest.raises(RuntimeError, match="no longer looked at"):
+        await it.check_health()

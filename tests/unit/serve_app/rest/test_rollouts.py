@@ -58,12 +58,19 @@ class FakeControl:
 
 
 async def ask(
-    method: str, path: str, *, control: FakeControl | None = None, key: str | None = None, **changes: Any
+    method: str,
+    path: str,
+    *,
+    control: FakeControl | None = None,
+    key: str | None = None,
+    origin: str | None = None,
+    **changes: Any,
 ) -> httpx.Response:
     inference = Inference(ready(**changes))
     app = RestApp(inference, more=rollouts.routes(inference, control or FakeControl()))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://manta") as client:
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers |= {"origin": origin} if origin else {}
         return await client.request(method, path, headers={"x-request-id": "req-1", **headers})
 
 
@@ -101,6 +108,22 @@ async def test_every_command_is_carried_out_in_the_name_of_its_key(verb: Verb) -
     path = f"/admin/rollouts/chat/{verb.value}"
     answer = await ask("POST", path, control=control, key=BOB_KEY, auth=AuthConfig(keys=(BOB,)))
     assert (answer.json(), control.commands) == (MADE, [("chat", verb, "bob")])
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        pytest.param("https://evil.example", 403, id="of-another-site"),
+        pytest.param("null", 403, id="of-a-file"),
+        pytest.param("http://manta", 200, id="of-its-own"),
+        pytest.param("https://ops.example", 200, id="of-one-that-may-call"),
+    ],
+)
+async def test_a_page_commands_only_where_it_may(origin: str, status: int) -> None:
+    control = FakeControl()
+    path = "/admin/rollouts/chat/abort"
+    answer = await ask("POST", path, control=control, origin=origin, cors_origins=("https://ops.example",))
+    assert (answer.status_code, len(control.commands)) == (status, int(status == 200))
 
 
 @pytest.mark.parametrize(

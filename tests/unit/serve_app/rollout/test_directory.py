@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from serve_app.contracts import EngineLoad, ReplicaState
 from serve_app.rollout.directory import Directory
 from tests.unit.serve_app.fakes import entry
@@ -83,3 +85,46 @@ def test_draining_twice_or_an_unknown_replica_is_no_news() -> None:
     made.drain("r1")
     made.drain("r9")
     assert made.version == 2
+
+
+def test_only_ready_replicas_of_the_variant_count_as_ready() -> None:
+    made = directory()
+    made.heartbeat(entry("r2"), seq=1, now_s=0.0)
+    made.heartbeat(entry("c1", "canary"), seq=1, now_s=0.0)
+    made.heartbeat(entry("o1", model="other"), seq=1, now_s=0.0)
+    made.heartbeat(entry("s1", state=ReplicaState.STARTING), seq=1, now_s=0.0)
+    made.drain("r2")
+    assert [made.ready("chat", "stable"), made.ready("chat", "canary"), made.ready("chat", "gone")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("state", "losses"),
+    [(ReplicaState.STARTING, 1), (ReplicaState.READY, 1), (ReplicaState.DRAINING, 0)],
+    ids=lambda value: str(value),
+)
+def test_a_replica_that_falls_silent_is_lost_unless_it_was_about_to_stop(state: ReplicaState, losses: int) -> None:
+    made = Directory(ttl_s=TTL_S)
+    made.heartbeat(entry("r1", state=state), seq=1, now_s=0.0)
+    made.expire(now_s=TTL_S + 0.1)
+    assert (made.losses("chat", "stable"), made.losses("chat", "canary")) == (losses, 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "losses"),
+    [(ReplicaState.STARTING, 1), (ReplicaState.READY, 0), (ReplicaState.DRAINING, 0)],
+    ids=lambda value: str(value),
+)
+def test_a_replica_that_says_goodbye_is_lost_only_if_it_never_was_ready(state: ReplicaState, losses: int) -> None:
+    made = Directory(ttl_s=TTL_S)
+    made.heartbeat(entry("r1", state=state), seq=1, now_s=0.0)
+    made.remove("r1", now_s=1.0)
+    made.remove("r1", now_s=2.0)
+    assert made.losses("chat", "stable") == losses
+
+
+def test_losses_stay_counted_when_the_replica_comes_back() -> None:
+    made = directory()
+    made.expire(now_s=5.1)
+    made.heartbeat(entry("r1"), seq=3, now_s=6.0)
+    made.expire(now_s=12.0)
+    assert made.losses("chat", "stable") == 2

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
 from serve_app.config import PlatformConfig
 from serve_app.replica_set import BALANCE
-from serve_app.rollout.document import RoutingDocument, routing_document
+from serve_app.rollout.document import RoutingDocument, declared_split, parts, revisions, routing_document
+from serve_app.rollout.table import Share, Split
+from tests.unit.serve_app.fakes import PIPELINE, model
 
 CONFIG = PlatformConfig.model_validate(
     {
@@ -48,3 +55,103 @@ def test_routers_learn_how_to_keep_clients_waiting_and_whose_pages_may_call() ->
     made = routing_document(CONFIG.model_copy(update={"router": router}))
     assert (made.keep_alive_s, made.cors_origins) == (3.0, ("*",))
     assert RoutingDocument().keep_alive_s == CONFIG.router.keep_alive_s
+
+
+PLATFORM: dict[str, Any] = {
+    "models": [
+        {
+            "name": "chat",
+            "variants": [
+                {"name": "stable", "source": "org/a"},
+                {"name": "canary", "source": "org/b", "weight": 0, "autoscaling": {"max_replicas": 2}},
+            ],
+            "rollout": {"steps": [{"weight": 5, "pause": "10m"}]},
+            "shadow": {"variant": "canary", "percent": 10},
+            "fallback": False,
+            "first_byte_timeout": "90s",
+        }
+    ]
+}
+
+
+def canary_revision(**changes: Any) -> str:
+    """Return the canary's revision after some fields of its configuration have changed."""
+    document = deepcopy(PLATFORM)
+    document["models"][0]["variants"][1].update(changes)
+    if (weight := changes.get("weight")) is not None:
+        document["models"][0]["variants"][0]["weight"] = 100 - weight
+    [chat] = routing_document(PlatformConfig.model_validate(document)).models
+    return revisions(chat)["canary"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"weight": 5}, {"replicas": 3}, {"autoscaling": {"max_replicas": 9}}, {"max_leases": 7}],
+    ids=["weight", "replicas", "autoscaling", "max-leases"],
+)
+def test_what_changes_in_place_is_no_other_revision(changes: dict[str, Any]) -> None:
+    assert canary_revision(**changes) == canary_revision()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"source": "org/c"}, {"engine": {"max_model_len": 64}}, {"accelerator": "L40S"}, {"cpus": 2.0}],
+    ids=["weights", "engine", "accelerator", "cpus"],
+)
+def test_what_makes_other_replicas_is_another_revision(changes: dict[str, Any]) -> None:
+    assert canary_revision(**changes) != canary_revision()
+
+
+def test_a_revision_is_the_same_in_every_process() -> None:
+    assert canary_revision() == "1cdd28058e17"
+
+
+def test_a_pipelines_version_is_made_of_everything_but_its_weight() -> None:
+    [v1] = PIPELINE.versions
+    lighter, longer = v1.model_copy(update={"weight": 40}), v1.model_copy(update={"prompt": "{{ question }}"})
+    found = [revisions(PIPELINE.model_copy(update={"versions": (version,)}))["v1"] for version in (v1, lighter, longer)]
+    assert (found[0] == found[1], found[0] == found[2]) == (True, False)
+
+
+def test_routers_learn_how_a_model_rolls_out_falls_back_and_is_shadowed() -> None:
+    config = PlatformConfig.model_validate(PLATFORM).models[0]
+    [chat] = routing_document(PlatformConfig.model_validate(PLATFORM)).models
+    assert (chat.rollout, chat.shadow, chat.fallback, chat.first_byte_timeout_s) == (config.rollout, config.shadow, False, 90.0)
+    made = RoutingDocument(models=(chat,))
+    assert RoutingDocument.model_validate_json(made.model_dump_json()) == made
+
+
+def test_everything_whose_traffic_is_split_is_a_part() -> None:
+    chat = model(("stable", 100))
+    assert parts(RoutingDocument(models=(chat,), pipelines=(PIPELINE,))) == (chat, PIPELINE)
+
+
+def test_without_a_rollout_the_first_declared_is_the_baseline() -> None:
+    shares = (Share(variant="canary", weight=10), Share(variant="stable", weight=90))
+    assert declared_split(model(("canary", 10), ("stable", 90))) == Split(name="chat", shares=shares, baseline="canary")
+
+
+def test_with_a_rollout_the_baseline_is_what_it_says() -> None:
+    [chat] = routing_document(PlatformConfig.model_validate(PLATFORM)).models
+    turned = chat.model_copy(update={"variants": chat.variants[::-1]})
+    assert declared_split(turned).baseline == "stable"
+
+
+def test_a_pipelines_versions_share_its_traffic() -> None:
+    assert declared_split(PIPELINE) == Split(name="docs", shares=(Share(variant="v1", weight=100),), baseline="v1")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("variants", [{"name": "stable", "weight": 90, "max_leases": 1, "engine": "vllm"}], "must sum to 100, got 90"),
+        ("rollout", {"variant": "gone", "steps": [{"weight": 5}]}, "'gone' is not declared"),
+        ("shadow", {"variant": "gone", "percent": 5}, "'gone' is not declared"),
+    ],
+    ids=["weights", "rollout", "shadow"],
+)
+def test_a_document_whose_parts_do_not_fit_is_refused(field: str, value: object, message: str) -> None:
+    document = RoutingDocument(models=(model(("stable", 100)),)).model_dump(mode="json")
+    document["models"][0][field] = value
+    with pytest.raises(ValueError, match=message):
+        RoutingDocument.model_validate(document)

@@ -187,6 +187,27 @@ def test_answers_that_are_no_streams_hang_by_their_end_alone() -> None:
     assert made.reason == "9 of 9 requests had no end within 10 s (the baseline's longest took 1 s); 0.5 % are allowed"
 
 
+@pytest.mark.parametrize(
+    ("ages_s", "verdict"),
+    [([], Verdict.ROLL_BACK), ([0.5] * 60, Verdict.WAIT), ([50.0] * 60, Verdict.ROLL_BACK)],
+    ids=["none", "begun-with-them", "begun-before"],
+)
+def test_failures_are_weighed_against_open_attempts_that_may_yet_succeed(ages_s: list[float], verdict: Verdict) -> None:
+    seen = look(stats(failed=4), fraction=0.2, waiting=Waiting(whole=histogram(ages_s)))
+    assert read(ERRORS, seen).verdict is verdict
+
+
+def test_open_attempts_are_weighed_for_as_long_as_the_evidence_is_old() -> None:
+    test = GateTest(ERRORS, ONLY_HANG)
+    for _ in range(4):
+        test.look(look(stats(failed=1)))
+    levels = [
+        test.look(look(stats(), fraction=0.2, waiting=Waiting(whole=histogram([age_s] * 60)))).evidence
+        for age_s in (15.0, 30.0)
+    ]
+    assert levels[0] < levels[1] - 1
+
+
 def test_a_mean_gap_that_may_recover_is_not_overdue() -> None:
     baselines = Baselines(BASELINE.long, BASELINE.short, Waiting())
     assert read(ITL, look(stats(), baselines, waiting=Waiting(gap=histogram([1.0] * 9)))).bad == 0

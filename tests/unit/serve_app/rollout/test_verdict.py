@@ -97,12 +97,19 @@ def stats(ok: int, failed: int = 0) -> VariantStats:
 
 def test_a_canary_like_the_baseline_is_rolled_back_in_less_than_one_of_a_hundred_rollouts() -> None:
     rng = np.random.default_rng(7)
-    traces = [baseline_trace(Service(), 47.5, seconds=60, rng=rng) for _ in range(20)]
+    traces = [baseline_trace(Service(), 47.5, seconds=45, rng=rng) for _ in range(20)]
     runs = [
-        simulate(CanaryTrace(Service(), 2.5, seconds=60, rng=rng), traces[i % 20], seconds=60, gates=ALL_GATES)
+        simulate(CanaryTrace(Service(), 2.5, seconds=45, rng=rng), traces[i % 20], seconds=60, gates=ALL_GATES)
         for i in range(1000)
     ]
     assert sum(run.verdict is Verdict.ROLL_BACK for run in runs) < 10
+
+
+def test_long_answers_that_fail_at_once_and_succeed_late_are_no_reason_to_roll_back() -> None:
+    rng, long_answers = np.random.default_rng(8), Service(itl_ratio=12.0)
+    trace = baseline_trace(long_answers, 475.0, seconds=40, rng=rng)
+    runs = [simulate(CanaryTrace(long_answers, 25.0, seconds=40, rng=rng), trace, seconds=40) for _ in range(20)]
+    assert {run.verdict for run in runs} == {Verdict.WAIT}
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9], ids=["small-canary", "half", "large-canary"])
