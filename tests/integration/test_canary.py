@@ -178,6 +178,17 @@ def abort(platform: Platform) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def wait_told(platform: Platform, *, timeout_s: float = 30.0) -> None:
+    """Wait until every Router has said that the table in force is in force there."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        report = httpx.get(f"{platform.url}/admin/rollouts", timeout=30).json()
+        if set(report["routers"].values()) == {report["table"]["version"]}:
+            return
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+
+
 def test_a_bad_configuration_is_refused_and_the_table_in_force_stays(platform: Platform) -> None:
     platform.deploy(weighted({"stable": 60, "canary": 40}))
     abort(platform)
@@ -200,6 +211,7 @@ async def test_a_router_has_the_table_in_force_before_it_is_ready(platform: Plat
     await asyncio.to_thread(platform.deploy, weighted({"stable": 10, "canary": 90}))
     await asyncio.to_thread(platform.wait_replicas, 1, variant="canary")
     await asyncio.to_thread(abort, platform)
+    await asyncio.to_thread(wait_told, platform)
     [first, *_] = replica_pids(platform.cluster.applications())["router"]
     os.kill(first, signal.SIGKILL)
     load = Load(platform.url, RATE)

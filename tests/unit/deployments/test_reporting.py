@@ -71,7 +71,7 @@ async def test_a_report_that_was_not_taken_is_sent_again_before_anything_newer(f
     made, rollouts = followed(), Rollouts(failing)
     reporter = Reporter(made, router="r")
     answer(made)
-    with pytest.raises(OSError, match="away|lost"):
+    with pytest.raises(OSError, match=r"away|lost"):
         await reporter.send(rollouts.report)
     answer(made)
     answer(made)

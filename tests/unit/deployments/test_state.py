@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from deployments.state import BlobState
@@ -22,6 +23,8 @@ async def test_another_process_finds_what_one_kept(tmp_path: Path) -> None:
     assert await BlobState(FolderBlobs(tmp_path)).get("progress") == b"1"
 
 
-async def test_values_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
-    await BlobState(FolderBlobs(tmp_path)).put("progress", b"1")
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == ["rollouts/progress.json"]
+def test_values_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    asyncio.run(BlobState(FolderBlobs(tmp_path)).put("progress", b"1"))
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [
+        "rollouts/progress.json"
+    ]

@@ -89,7 +89,10 @@ WRONG = {
     ),
     "no-steps": (MODEL % "{steps: []}", ["6: models[0].rollout.steps: must not be empty"]),
     "step-of-nothing": (MODEL % "{steps: [{weight: 0}]}", ["6: models[0].rollout.steps[0].weight: must be at least 1, got 0"]),
-    "step-over-100": (MODEL % "{steps: [{weight: 101}]}", ["6: models[0].rollout.steps[0].weight: must be at most 100, got 101"]),
+    "step-over-100": (
+        MODEL % "{steps: [{weight: 101}]}",
+        ["6: models[0].rollout.steps[0].weight: must be at most 100, got 101"],
+    ),
     "step-is-fractional": (
         MODEL % "{steps: [{weight: 10.5}]}",
         ["6: models[0].rollout.steps[0].weight: expected a whole number, got 10.5"],
@@ -125,7 +128,10 @@ WRONG = {
     ),
     "baseline-of-three-is-not-first": (
         THREE,
-        ["7: models[0].rollout.baseline: of three or more the baseline must be declared first: its neighbours' shares stay then"],
+        [
+            "7: models[0].rollout.baseline: of three or more the baseline must be declared first: "
+            "its neighbours' shares stay then"
+        ],
     ),
     "max-crashes-negative": (
         MODEL % "{max_crashes: -1, steps: [{weight: 50}]}",
@@ -143,7 +149,10 @@ WRONG = {
         SHADOW % "{variant: cannary, percent: 5}",
         ["6: models[0].shadow.variant: variant 'cannary' is not declared, did you mean `canary`?"],
     ),
-    "shadow-percent-zero": (SHADOW % "{variant: canary, percent: 0}", ["6: models[0].shadow.percent: must be more than 0, got 0"]),
+    "shadow-percent-zero": (
+        SHADOW % "{variant: canary, percent: 0}",
+        ["6: models[0].shadow.percent: must be more than 0, got 0"],
+    ),
     "shadow-percent-over-100": (
         SHADOW % "{variant: canary, percent: 100.5}",
         ["6: models[0].shadow.percent: must be at most 100, got 100.5"],
@@ -172,7 +181,10 @@ WRONG = {
     "weights-over-100": (WEIGHTS % (95, 10), ["3: models[0].variants: variant weights must sum to 100, got 105"]),
     "weight-negative": (WEIGHTS % (100, -5), ["5: models[0].variants[1].weight: must be at least 0, got -5"]),
     "weight-fractional": (WEIGHTS % (89.5, 10), ["4: models[0].variants[0].weight: expected a whole number, got 89.5"]),
-    "weight-fractional-text": (WEIGHTS % (90, '"10.5"'), ["5: models[0].variants[1].weight: expected a whole number, got '10.5'"]),
+    "weight-fractional-text": (
+        WEIGHTS % (90, '"10.5"'),
+        ["5: models[0].variants[1].weight: expected a whole number, got '10.5'"],
+    ),
     "name-twice": (
         (WEIGHTS % (90, 10)).replace("canary", "stable"),
         ["5: models[0].variants[1].name: variant names must be unique, 'stable' is used more than once"],

@@ -254,6 +254,50 @@ async def test_one_who_waits_moves_on_when_its_variant_changes() -> None:
     held.release()
 
 
+async def test_a_request_waits_only_when_no_place_can_be_made_for_it() -> None:
+    made, leases = await full("r1")
+    asked: list[tuple[str, str]] = []
+
+    def make_place(key: tuple[str, str]) -> bool:
+        asked.append(key)
+        leases.pop().release()
+        return True
+
+    made.on_wait = make_place
+    assert ((await lease(made)).replica_id, made.waiting()) == ("r1", 0)
+
+    def refuse(key: tuple[str, str]) -> bool:
+        asked.append(key)
+        return False
+
+    made.on_wait = refuse
+    waiting = asyncio.create_task(lease(made))
+    await turns()
+    assert (made.waiting(), asked) == (1, [STABLE[:2]] * 2)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_who_moves_on_is_made_a_place_where_it_waits_next() -> None:
+    made = pool()
+    made.update([entry("c1", "canary")], is_complete=True)
+    canary = Target("chat", "canary", 1)
+    held = await lease(made, target=canary)
+    target = STABLE
+
+    def make_place(key: tuple[str, str]) -> bool:
+        if key == canary[:2]:
+            held.release()
+        return key == canary[:2]
+
+    made.on_wait = make_place
+    waiting = asyncio.create_task(made.lease(lambda: target, prefix="k", timeout_s=60))
+    await turns()
+    target = canary
+    assert (await waiting).replica_id == "c1"
+
+
 @pytest.mark.usefixtures("quick")
 async def test_what_the_choice_raises_ends_the_waiting() -> None:
     made, _ = await full("r1")

@@ -8,7 +8,7 @@ from typing import Any, Self
 import pytest
 
 from serve_app.limits.permit import Permit
-from serve_app.usage import MeteredStream, metered, usage_of, with_usage
+from serve_app.usage import MeteredStream, completion_tokens, metered, usage_of, with_usage
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
@@ -262,3 +262,22 @@ def test_whole_answers_say_what_they_cost(document: dict[str, Any], tokens: int 
 @pytest.mark.parametrize("body", [b"", b'"usage"', b'{"usage":{"total_tokens":', b'{"usage":{x}}'])
 def test_what_is_no_json_says_nothing(body: bytes) -> None:
     assert usage_of(body) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        (b'{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}', 2),
+        (b'{"content":[],"usage":{"input_tokens":7,"output_tokens":3}}', 3),
+        (b'{"usage": {"input_tokens": 7, "output_tokens_details": {"reasoning_tokens": 1}, "output_tokens": 4}}', 4),
+        (b'{"data":[],"usage":{"prompt_tokens":7,"total_tokens":7}}', 0),
+        (b'{"choices":["\\"usage\\":{\\"completion_tokens\\":5}"]}', 0),
+        (b'{"usage":null}', 0),
+        (b'{"usage":{"completion_tokens":null}}', 0),
+        (b'{"usage":{x}}', 0),
+        (b"", 0),
+    ],
+    ids=["openai", "anthropic", "responses", "embeddings", "written-by-a-model", "null", "null-count", "no-json", "nothing"],
+)
+def test_whole_answers_say_how_much_they_generated(body: bytes, tokens: int) -> None:
+    assert completion_tokens(body) == tokens

@@ -96,7 +96,11 @@ def test_an_abort_works_before_a_rollout_was_begun() -> None:
 def test_an_abort_works_without_a_rollout() -> None:
     said = declared(None, stable=60, canary=40)
     move = order(Verb.ABORT, None, said)
-    assert (stands(move), move.progress.weight("stable"), move.progress.spec) == (("aborted", Phase.ABORTED, -1, 0, "by ann"), 100, "")
+    assert (stands(move), move.progress.weight("stable"), move.progress.spec) == (
+        ("aborted", Phase.ABORTED, -1, 0, "by ann"),
+        100,
+        "",
+    )
 
 
 def test_a_second_abort_of_plain_weights_outlives_the_declaration_that_it_was_made_under() -> None:

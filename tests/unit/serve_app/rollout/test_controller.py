@@ -78,7 +78,7 @@ class World:
     def declare(self, *models: RoutedModel) -> None:
         self.controller.declare(RoutingDocument(models=models))
 
-    def look(self, seconds: int = 1, **stats: VariantStats) -> None:
+    def look(self, seconds: int = 1, /, **stats: VariantStats) -> None:
         """Let seconds pass, in each of which the variants' requests end so."""
         for _ in range(seconds):
             self.clock.now_s += 1.0
@@ -246,7 +246,10 @@ def test_a_restored_roll_back_stays_rolled_back() -> None:
     world.until("rolled_back", stable=served(), canary=served(failed=10))
     after = restarted(world, chat())
     after.look(100, stable=served(), canary=served())
-    assert (after.weights(), after.controller.table.by_name["chat"].withdrawn) == ({"stable": 100, "canary": 0}, {"canary"})
+    assert (after.weights(), after.controller.table.by_name["chat"].withdrawn) == (
+        {"stable": 100, "canary": 0},
+        frozenset({"canary"}),
+    )
 
 
 def test_a_model_that_is_removed_leaves_the_table_and_keeps_its_history() -> None:
@@ -363,7 +366,11 @@ def test_a_rollout_that_is_removed_leaves_the_declared_weights() -> None:
     world = World(chat())
     world.look()
     world.declare(chat(steps=None))
-    assert (world.weights(), world.phase(), world.actions()[-1]) == ({"stable": 100, "canary": 0}, Phase.OVERRIDDEN, "overridden")
+    assert (world.weights(), world.phase(), world.actions()[-1]) == (
+        {"stable": 100, "canary": 0},
+        Phase.OVERRIDDEN,
+        "overridden",
+    )
 
 
 def test_another_baseline_is_known_without_a_new_version() -> None:

@@ -63,5 +63,9 @@ def test_nobody_decided_on_what_is_unknown() -> None:
 
 def test_the_oldest_decisions_on_one_are_dropped_but_counted() -> None:
     history = History([made(0.5, name="docs"), *(made(float(i)) for i in range(MOST + 5))])
-    assert ([each.at_s for each in history.of("chat")][:1], len(history.of("chat")), len(history.of("docs"))) == ([5.0], MOST, 1)
+    assert ([each.at_s for each in history.of("chat")][:1], len(history.of("chat")), len(history.of("docs"))) == (
+        [5.0],
+        MOST,
+        1,
+    )
     assert (history.actions("chat"), history.count) == (Counter(advanced=MOST + 5), MOST + 6)

@@ -12,7 +12,9 @@ from serve_app.rollout.report import shadow_report, stats_report
 from serve_app.rollout.table import Share, Split
 from serve_app.rollout.telemetry import Outcome, RouterReport, ShadowStats, VariantStats, Waiting
 
-DECLARED = {"chat": Declared(Split(name="chat", shares=(Share(variant="stable", weight=100),), baseline="stable"), {"stable": "s"})}
+DECLARED = {
+    "chat": Declared(Split(name="chat", shares=(Share(variant="stable", weight=100),), baseline="stable"), {"stable": "s"})
+}
 KEY = ("chat", "stable")
 NOTHING = {
     "requests": 0,

@@ -78,7 +78,7 @@ def shares(**weights: int) -> tuple[Share, ...]:
     return tuple(Share(variant=name, weight=weight) for name, weight in weights.items())
 
 
-def split(name: str = "chat", baseline: str = "stable", **weights: int) -> Split:
+def split(name: str = "chat", baseline: str = "stable", /, **weights: int) -> Split:
     return Split(name=name, shares=shares(**weights), baseline=baseline)
 
 
@@ -135,7 +135,9 @@ def test_a_digest_is_the_same_in_every_process_and_order() -> None:
         split(stable=89, canary=11),
         split(canary=10, stable=90),
         split("docs", stable=90, canary=10),
-        Split(name="chat", shares=(*shares(stable=90), Share(variant="canary", weight=10, is_withdrawn=True)), baseline="stable"),
+        Split(
+            name="chat", shares=(*shares(stable=90), Share(variant="canary", weight=10, is_withdrawn=True)), baseline="stable"
+        ),
     ],
     ids=["weight", "order-of-shares", "name", "withdrawn"],
 )
