@@ -38,7 +38,9 @@ class Reporter:
             waiting=self._gateway.attempts.waiting(self._compared()),
             shadows=shadows,
         )
-        await asyncio.wait_for(tell(report), TIMEOUT_S)
+        # No wait_for: before Python 3.12 that may swallow a cancellation, and reporting would never end.
+        async with asyncio.timeout(TIMEOUT_S):
+            await tell(report)
         self._unsent = None
 
     def _compared(self) -> list[VariantKey]:

@@ -148,7 +148,11 @@ class Rollouts:
         return [made.model_dump(mode="json") for made in self._controller.history.of(name)]
 
     async def command_rollout(self, name: str, verb: str, by: str) -> dict[str, Any]:
-        """Do what an operator says; it is kept for good when this returns. Raises UnknownRollout, RolloutConflict."""
+        """Do what an operator says; it is kept for good when this returns, unless the store is away.
+
+        Raises:
+            UnknownRollout, RolloutConflict: it cannot be done.
+        """
         made = self._controller.command(name, Verb(verb), by=by)
         self._table_may_have_changed()
         await self._save()

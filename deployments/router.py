@@ -44,7 +44,9 @@ async def follow(gateway: Gateway, watch: Watch, *, on_news: Callable[[], None] 
     is_away = False
     while True:
         try:
-            gateway.update(await asyncio.wait_for(watch(*gateway.version), WATCH_TIMEOUT_S))
+            async with asyncio.timeout(WATCH_TIMEOUT_S):
+                snapshot = await watch(*gateway.version)
+            gateway.update(snapshot)
             on_news()
             is_away = False
         except Exception:

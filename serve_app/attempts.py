@@ -12,7 +12,7 @@ from serve_app.usage import completion_tokens
 
 MOST_AGED = 2_000  # open attempts whose age is looked at, the oldest first: a look must not hold up the streams
 _FINISH = re.compile(rb'"(?:finish_reason|stop_reason)":\s*"([a-z_]{1,32})"')
-_ERROR = re.compile(rb'(?:^|\n)(?:data:\s*\{"error"|event:\s*error\b)')
+_ERROR = re.compile(rb'(?:^|\n)(?:data:\s*\{"error"|event:\s*(?:error|response\.failed)\b)')
 _ENDS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed", b"event: response.incomplete")
 
 

@@ -139,8 +139,8 @@ class Relay:
         try:
             if response.status < 300 and response.content_type.startswith("text/event-stream"):
                 first = await response.chunk()
-                attempt.piece(first)
                 self._check_first(first, lease, errand)
+                attempt.piece(first)
                 leased = LeasedStream(response, lease, attempt=attempt, path=errand.request.path, first=first)
                 return Reply(response.content_type, _counted(leased, errand.call), errand.model, lease.variant)
             body = await _whole(response)
@@ -227,7 +227,8 @@ class Relay:
         chosen = next(v for v in model.variants if v.name == own)
         if not self._pool.can_take(name, own):
             weights = view.split(name).weights
-            able = [v for v in model.variants if weights[v.name] and self._pool.can_take(name, v.name)]
+            fit = (v for v in model.variants if weights[v.name] and v.name not in errand.failed)
+            able = [v for v in fit if self._pool.can_take(name, v.name)]
             chosen = max(able, key=lambda v: weights[v.name], default=chosen)
         answerer.variant = chosen.name
         return Target(name, chosen.name, chosen.max_leases)

@@ -1,6 +1,6 @@
 """How soon the gates of a rollout find a bad canary, and how often they take a good one for bad; a simulation.
 
-    python -m benchmarks.canary_detection                              # 200 runs of every cell, as a Markdown table
+    python -m benchmarks.canary_detection                              # 200 runs of every cell, as a table; ten minutes
     python -m benchmarks.canary_detection --runs 1000 --rates 50       # only one load, with rarer percentiles
     python -m benchmarks.canary_detection --seed 2 --out canary.json   # other chance, and all numbers as JSON
 

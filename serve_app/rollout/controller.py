@@ -66,6 +66,7 @@ class Controller:
         self._declared = {part.name: Declared(declared_split(part), revisions(part), part.rollout) for part in parts(document)}
         for name in self._progress.keys() - self._declared.keys():
             self._drop(name)
+        self._gathering.forget({(name, variant) for name, d in self._declared.items() for variant in d.split.weights})
         for name, declared in self._declared.items():
             move = reconcile(self._progress.get(name), declared, now_s=self._wall())
             if move is not None:

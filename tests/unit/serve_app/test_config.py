@@ -47,7 +47,14 @@ FULL: dict[str, Any] = {
                     "condense": {"max_tokens": 32},
                     "overrides": {"max_top_k": 10, "collections": ["others"]},
                 },
-                {"name": "v2", "weight": 0, "embedder": "minilm", "collection": "docs", "prompt": "{{ question }}", "model": "chat"},
+                {
+                    "name": "v2",
+                    "weight": 0,
+                    "embedder": "minilm",
+                    "collection": "docs",
+                    "prompt": "{{ question }}",
+                    "model": "chat",
+                },
             ],
             "rollout": {"variant": "v2", "baseline": "v1", "steps": [{"weight": 5}], "gates": {}},
         }

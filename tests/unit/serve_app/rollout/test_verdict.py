@@ -99,7 +99,7 @@ def test_a_canary_like_the_baseline_is_rolled_back_in_less_than_one_of_a_hundred
     rng = np.random.default_rng(7)
     traces = [baseline_trace(Service(), 47.5, seconds=45, rng=rng) for _ in range(20)]
     runs = [
-        simulate(CanaryTrace(Service(), 2.5, seconds=45, rng=rng), traces[i % 20], seconds=60, gates=ALL_GATES)
+        simulate(CanaryTrace(Service(), 2.5, seconds=45, rng=rng), traces[i % 20], seconds=45, gates=ALL_GATES)
         for i in range(1000)
     ]
     assert sum(run.verdict is Verdict.ROLL_BACK for run in runs) < 10
