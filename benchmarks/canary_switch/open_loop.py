@@ -49,6 +49,7 @@ class Load:
     rate: float  # chats per second
     tokens: int = 4
     is_stream: bool = True
+    timeout_s: float = TIMEOUT_S
     answers: list[Answered] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _count: int = 0
@@ -56,7 +57,7 @@ class Load:
     async def run(self, until: Callable[[], bool]) -> None:
         """Send until told to stop; chats that are open then go on."""
         connector = aiohttp.TCPConnector(limit=0)
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
             due_s = time.monotonic()
             while not until():

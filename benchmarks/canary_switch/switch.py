@@ -70,7 +70,7 @@ async def switch(running: Running, *, before: Split, after: Split, rate: float, 
         await asyncio.sleep(settle_s)
     now = replica_pids(running.applications)
     restarted = tuple(sorted(name for name in pids.keys() | now.keys() if pids.get(name) != now.get(name)))
-    owners = (_owners(before), _owners(after))
+    owners = (owners_of(before), owners_of(after))
     moved = [a for a in load.answers if owners[0][a.bucket] != owners[1][a.bucket] and a.sent_s >= begun_s]
     old = [a.sent_s - begun_s for a in moved if a.variant == owners[0][a.bucket]]
     return Switch(
@@ -80,7 +80,7 @@ async def switch(running: Running, *, before: Split, after: Split, rate: float, 
         last_old_s=max(old, default=0.0),
         chats=len(load.answers),
         failed=len(load.failed()),
-        misrouted=sum(_is_wrong(a, owners, begun_s=begun_s, ended_s=begun_s + max(told_s, 2.0)) for a in load.answers),
+        misrouted=sum(is_misrouted(a, owners, begun_s=begun_s, ended_s=begun_s + max(told_s, 2.0)) for a in load.answers),
         restarted=restarted,
     )
 
@@ -99,12 +99,13 @@ async def _told_everywhere(url: str, after: Split) -> float:
     raise TimeoutError(f"not every Router has {dict(after.weights)} in force after {WAIT_S} s")
 
 
-def _owners(split: Split) -> list[str]:
+def owners_of(split: Split) -> list[str]:
     """Return the owner of every bucket."""
     return [r.variant for r in split.ranges for _ in range(r.start, r.stop)]
 
 
-def _is_wrong(answer: Answered, owners: tuple[list[str], list[str]], *, begun_s: float, ended_s: float) -> bool:
+def is_misrouted(answer: Answered, owners: tuple[list[str], list[str]], *, begun_s: float, ended_s: float) -> bool:
+    """Return whether another than the bucket's owner answered a chat that was over before the change, or sent after it."""
     if answer.is_failed:
         return False
     if answer.ended_s is not None and answer.ended_s < begun_s:

@@ -77,7 +77,7 @@ SLOW = [pytest.mark.slow]
 
 async def rolled_back(platform: Platform, config: dict[str, Any]) -> tuple[Load, float, dict[str, Any]]:
     """Deploy a bad canary under load; return the load, the seconds of its first step, and how the rollout stands."""
-    load = Load(platform.url, RATE)
+    load = Load(platform.url, RATE, timeout_s=60)
     async with load.running():
         await asyncio.to_thread(platform.deploy, config, wait=False)
         found = await until_phase(platform, "rolled_back", timeout_s=180)
@@ -114,12 +114,28 @@ async def test_a_bad_canary_is_rolled_back_and_no_client_sees_it(platform: Platf
     assert (found["weights"], found["withdrawn"]) == ({"stable": 100, "canary": 0}, ["canary"])
 
 
-@pytest.mark.parametrize("fault", ["errors", pytest.param("crash-loop", marks=SLOW)])
+@pytest.mark.parametrize("fault", ["errors", *(pytest.param(fault, marks=SLOW) for fault in ("hangs", "crash-loop"))])
 async def test_without_fallback_few_clients_see_a_bad_canary(platform: Platform, fault: str) -> None:
     await steady(platform)
     load, took_s, _ = await rolled_back(platform, with_rollout(BAD[fault], steps=FIVE, fallback=False))
     assert took_s <= LIMITS_S.get(fault, 60.0)
     assert len(load.failed()) <= 20
+
+
+async def test_copies_reach_the_shadow_and_are_compared(platform: Platform) -> None:
+    config = weighted({"stable": 100, "canary": 0})
+    config["models"][0]["shadow"] = {"variant": "canary", "percent": 50, "compare": "exact"}
+    await asyncio.to_thread(platform.deploy, config)
+    await asyncio.to_thread(platform.wait_replicas, 1, variant="canary")
+    load = Load(platform.url, RATE)
+    async with load.running():
+        await asyncio.sleep(6)
+    await asyncio.sleep(2)  # Routers report once a second
+    [seen] = (await asyncio.to_thread(rollout_of, platform))["shadows"]
+    assert load.failed() == []
+    assert {answer.variant for answer in load.answers} == {"stable"}
+    assert (seen["variant"], seen["failed"], seen["agreement_ratio"]) == ("canary", {}, 1.0)
+    assert 0.3 * len(load.answers) < seen["compared"] <= seen["copied"] < 0.7 * len(load.answers)
 
 
 async def test_a_good_canary_goes_all_the_way_and_an_unchanged_configuration_restarts_nothing(platform: Platform) -> None:

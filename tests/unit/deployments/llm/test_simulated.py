@@ -8,7 +8,7 @@ import pytest
 
 from deployments.llm.engine import AsgiApp
 from deployments.llm.simulated import DEFAULT_TOKENS, SimulatedEngine, Slots
-from serve_app.config import SimulatedLatency
+from serve_app.config import SimulatedFaults, SimulatedLatency
 from serve_app.contracts import EngineLoad
 from tests.unit.deployments.llm.asgi import Exchange
 from tests.unit.serve_app.fakes import turns
@@ -115,3 +115,32 @@ async def test_one_who_waits_for_a_slot_and_leaves_waits_no_more() -> None:
         await asyncio.wait([waiting])
         assert (slots.waiting, slots.running) == (0, 1)
     assert (slots.waiting, slots.running) == (0, 0)
+
+
+async def test_a_share_of_requests_fails_on_purpose_evenly_spread() -> None:
+    latency = FAST.model_copy(update={"faults": SimulatedFaults(error_ratio=0.3)})
+    app = await SimulatedEngine("chat", latency).start()
+    statuses = [(await Exchange(json.dumps(CHAT).encode(), path="/v1/chat/completions").run(app)).status for _ in range(10)]
+    assert statuses == [200, 200, 200, 500, 200, 200, 500, 200, 200, 500]
+
+
+async def test_a_request_that_hangs_on_purpose_is_never_answered() -> None:
+    latency = FAST.model_copy(update={"faults": SimulatedFaults(hang_ratio=1.0)})
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(answer(CHAT, latency=latency), 0.05)
+
+
+async def test_a_replica_dies_on_purpose_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    died: list[int] = []
+    monkeypatch.setattr("deployments.llm.simulated.os._exit", died.append)
+    latency = FAST.model_copy(update={"faults": SimulatedFaults(crash_after_requests=1)})
+    app = await SimulatedEngine("chat", latency).start()
+    for _ in range(2):
+        await Exchange(json.dumps(CHAT).encode(), path="/v1/chat/completions").run(app)
+    assert died == [1]
+
+
+async def test_an_engine_that_is_meant_to_fail_says_so() -> None:
+    latency = FAST.model_copy(update={"faults": SimulatedFaults(fails_to_start=True)})
+    with pytest.raises(RuntimeError, match="configured to fail"):
+        await SimulatedEngine("chat", latency).start()
