@@ -28,6 +28,7 @@ TTL_S = 5.0
 POLL_S = 20.0  # a watch without news returns after this long, so that dead watchers do not pile up
 COALESCE_S = 0.1  # news closer together than this reach Routers as one
 TICK_S = 1.0  # between two looks at the rollouts
+SAVE_TIMEOUT_S = 3.0
 SAVE_EVIDENCE_S = 10.0  # what gates have seen is kept this often, what was decided at once
 PROGRESS, EVIDENCE, ROUTING = "progress", "evidence", "routing"
 
@@ -220,7 +221,8 @@ class Rollouts:
 
     async def _put(self, store: StateStore, key: str, text: str) -> bool:
         try:
-            await store.put(key, text.encode())
+            async with asyncio.timeout(SAVE_TIMEOUT_S):  # a store that hangs must not keep rollouts from being looked at
+                await store.put(key, text.encode())
         except Exception:
             logger.exception("%s could not be kept", key)
             return False

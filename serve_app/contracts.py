@@ -197,6 +197,7 @@ class ReplicaEntry:
     state: ReplicaState
     load: EngineLoad = field(default_factory=EngineLoad)
     engine: str = "vllm"
+    revision: str = ""  # digest of what it is made of (serve_app.rollout.document.revision)
 
 
 @dataclass(frozen=True, slots=True)

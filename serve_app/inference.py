@@ -87,16 +87,18 @@ class Inference:
         """
         view, answerer = self.view, call.answerer
         name: str | None = model_of(call.body)
+        pinned = call.variant
         if (pipeline := view.pipelines.get(str(name))) is not None:
             chosen = answerer.pipeline_version or view.version(pipeline, call.affinity)[0].name
-            name = next((v.model for v in pipeline.versions if v.name == chosen), None)
+            version = next((v for v in pipeline.versions if v.name == chosen), None)
+            name, pinned = (version.model, version.variant) if version is not None else (None, None)
             answerer.pipeline_version = chosen
         model = view.models.get(answerer.model or str(name))
         if model is None:
             return False
         if not answerer.is_taken:
-            answerer.variant = view.variant(model, call.affinity)
-        if len(model.variants) == 1 or not model.fallback:
+            answerer.variant = pinned or view.variant(model, call.affinity)
+        if pinned is not None or len(model.variants) == 1 or not model.fallback:
             answerer.told_variant = answerer.variant
         answerer.model, answerer.is_told = model.name, True
         return True

@@ -99,7 +99,9 @@ class Relay:
                 exclude=errand.tried,
                 priority=call.caller.priority,
             )
-            if not call.answerer.take(lease.variant):  # the client was told another one while this was on its way here
+            # While this was on its way here the client may have been told another variant, or this one may have been withdrawn.
+            is_out = lease.variant in self._view().split(model.name).withdrawn and self._has_spare(errand, lease.variant)
+            if is_out or not call.answerer.take(lease.variant):
                 lease.release()
                 continue
             sent_s = clock()
@@ -109,6 +111,8 @@ class Relay:
                 return self._shadows.follow(Answered(request, reply, prefix, clock() - sent_s), model, model.shadow)
             call.answerer.is_taken = False
             errand.tried.append(lease.replica_id)
+            if lease.variant in errand.failed:  # the time that it took there is not the baseline's
+                deadline_s = clock() + self._view().document.limits.wait_timeout_s
         raise errand.error or Unavailable(f"no replica of model {model.name!r} could be reached", retry_after_s=5)
 
     async def _try(self, lease: Lease, errand: Errand, began_s: float) -> Reply | None:
@@ -174,7 +178,8 @@ class Relay:
                 self._give_up(lease, errand, err)
             case _:
                 attempt.end(Outcome.ABANDONED if attempt.is_withdrawn else Outcome.TIMEOUT)
-                self._give_up(lease, errand, DeadlineExceeded("the answer did not begin in time"))
+                error = DeadlineExceeded("the answer did not begin in time")
+                self._give_up(lease, errand, error, is_forced=attempt.is_withdrawn)
 
     def _lost(self, lease: Lease, errand: Errand, err: ReplicaUnreachable) -> None:
         logger.warning("replica %s unreachable: %s", lease.replica_id, err)
@@ -183,9 +188,9 @@ class Relay:
         if self._has_spare(errand, lease.variant):  # rather than on another replica of a variant on trial
             errand.failed.add(lease.variant)
 
-    def _give_up(self, lease: Lease, errand: Errand, error: PlatformError) -> None:
-        """Leave the request to the baseline. Raises the error when that cannot have it."""
-        if not self._has_spare(errand, lease.variant):
+    def _give_up(self, lease: Lease, errand: Errand, error: PlatformError, *, is_forced: bool = False) -> None:
+        """Leave the request to the baseline. Raises the error when that cannot have it, unless it has to wait for it."""
+        if not is_forced and not self._has_spare(errand, lease.variant):
             raise error
         errand.failed.add(lease.variant)
         errand.error = error
@@ -216,11 +221,9 @@ class Relay:
         model = view.models.get(name)
         if model is None:
             raise UnknownModel(name)
-        if answerer.told_variant is not None:
-            return self._only_target(model, answerer.told_variant)
-        if errand.call.variant is not None:
-            answerer.variant = errand.call.variant
-            return self._only_target(model, errand.call.variant)
+        if (only := errand.call.variant or answerer.told_variant) is not None:
+            answerer.variant = only
+            return self._only_target(model, only)
         own = self._own(view, model, errand)
         if not self._pool.has_ready(name, own):
             self._wake(name, own)

@@ -13,6 +13,7 @@ from deployments.llm.engine import Engine
 from deployments.llm.port import ReplicaPort
 from serve_app.config import VariantConfig
 from serve_app.contracts import EngineLoad, ReplicaEntry, ReplicaState
+from serve_app.rollout.document import NOT_IN_ARGS, revision
 
 logger = logging.getLogger("ray.serve")
 
@@ -77,6 +78,7 @@ class LlmReplica:
             url="",
             state=ReplicaState.STARTING,
             engine=config.engine.kind,
+            revision=revision(config, without=NOT_IN_ARGS),
         )
 
     async def start(self) -> None:

@@ -54,7 +54,8 @@ async def ask(gateway: Gateway, call: Call, pipeline: PipelineConfig, *, clock: 
     attempts = gateway.attempts
     is_stream = call.body.get("stream") is True
     attempt = attempts.begin((pipeline.name, version.name), began_s=attempts.clock(), is_stream=is_stream)
-    return await observed(attempt, _answer(gateway, call, _Asked(pipeline, version, prompt, form), created=int(clock())))
+    work = _answer(gateway, call, _Asked(pipeline, version, prompt, form), created=int(clock()))
+    return await observed(attempt, work, is_own_collection=wished_collection(call.body) in (None, version.collection))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

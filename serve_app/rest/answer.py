@@ -62,10 +62,7 @@ class Answer:
         self.answerer = Answerer(reply.model, reply.variant, reply.pipeline_version)
         headers = [(b"content-type", reply.content_type.encode()), *_encoded(reply.headers)]
         if self._is_streaming:
-            if not is_named:
-                comment = f": x-manta-variant: {reply.variant}\n\n".encode()
-                await self._send({"type": "http.response.body", "body": comment, "more_body": True})
-            await self._go_on(reply)
+            await self._go_on(reply, is_named=is_named)
         elif isinstance(reply.body, bytes):
             await self._bytes(200, reply.body, headers)
         else:
@@ -84,10 +81,20 @@ class Answer:
 
     async def keep_alive(self) -> None:
         """Send a comment, which every reader of events skips, down a stream that has begun."""
-        await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+        await self._send_comment(COMMENT)
 
-    async def _go_on(self, reply: Reply) -> None:
+    async def _send_comment(self, comment: Body) -> None:
+        await self._send({"type": "http.response.body", "body": comment, "more_body": True})
+
+    async def _go_on(self, reply: Reply, *, is_named: bool) -> None:
         self._is_streaming = False  # what fails from here on has been told by the stream itself, or cannot be
+        if not is_named:
+            try:
+                await self._send_comment(f": x-manta-variant: {reply.variant}\n\n".encode())
+            except BaseException:
+                if not isinstance(reply.body, bytes):
+                    await reply.body.aclose()
+                raise
         if isinstance(reply.body, bytes):  # an engine that does not stream this endpoint
             await self._send({"type": "http.response.body", "body": b"data: " + reply.body + b"\n\n"})
         else:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from types import MappingProxyType
 
 from serve_app.errors import RolloutConflict
 from serve_app.rollout.plan import ACTIVE, Declared, Move, Phase, Progress, begin, next_step, withdrawn
+
+# Of what held a rollout, when an operator lets it go on: or it would be held again at once.
+FORGIVEN = MappingProxyType({"crashes": 0, "unready_since_s": None})
 
 
 class Verb(StrEnum):
@@ -72,12 +76,14 @@ def _resumed(progress: Progress, *, now_s: float, reason: str) -> Progress:
     changes: dict[str, object] = {"phase": Phase.WAITING if progress.step < 0 else Phase.RUNNING, "reason": reason}
     if progress.step < 0:
         changes["step_since_s"] = now_s  # the variant gets its time to be ready once more
-    if progress.phase is Phase.HELD:  # what held it is forgiven, or it would be held again at once
-        changes |= {"crashes": 0, "unready_since_s": None}
+    if progress.phase is Phase.HELD:
+        changes |= FORGIVEN
     return progress.model_copy(update=changes)
 
 
 def _promote(progress: Progress, declared: Declared, *, now_s: float, reason: str, is_full: bool) -> Move:
+    if progress.phase is Phase.HELD:
+        progress = progress.model_copy(update=FORGIVEN)
     made, action = next_step(progress, declared, now_s=now_s, reason=reason)
     while is_full and action != "completed":
         made, action = next_step(made, declared, now_s=now_s, reason=reason)

@@ -24,11 +24,11 @@ logger = logging.getLogger("ray.serve")
 class Fleet(Protocol):
     """What the directory knows of a variant's replicas."""
 
-    def ready(self, model: str, variant: str) -> int | None:
+    def ready(self, model: str, variant: str, revision: str) -> int | None:
         """Return how many are ready; None while that is unknown."""
         ...
 
-    def losses(self, model: str, variant: str) -> int:
+    def losses(self, model: str, variant: str, revision: str) -> int:
         """Return how many died or failed to start, since this process began."""
         ...
 
@@ -124,7 +124,7 @@ class Controller:
 
     def evidence(self) -> dict[str, Any]:
         """Return what the gates have seen so far, as JSON."""
-        return {name: analysis.state() for name, analysis in self._analyses.items()}
+        return {name: {"of": self._stage(name), "state": analysis.state()} for name, analysis in self._analyses.items()}
 
     def restore(self, kept: Kept, evidence: Mapping[str, Any]) -> None:
         """Go on from what an earlier process kept. Call it before ``declare``."""
@@ -136,10 +136,11 @@ class Controller:
     def _look(self, name: str, rollout: RolloutConfig, fleet: Fleet, *, now_s: float) -> Seen:
         ready, crashes = None, 0
         if name in self._models:
-            ready = fleet.ready(name, rollout.variant)
+            which = (name, rollout.variant, self._declared[name].revisions[rollout.variant])
+            ready = fleet.ready(*which)
             if ready == 0 and (name, rollout.variant) in self._sleepers:
                 ready = None  # a request wakes it
-            losses = fleet.losses(name, rollout.variant)
+            losses = fleet.losses(*which)
             crashes = max(0, losses - self._losses.get(name, losses))
             self._losses[name] = losses
         assessment = self._assessments[name] = self._assess(name, rollout, now_s=now_s)
@@ -161,10 +162,16 @@ class Controller:
         found = self._analyses.get(name)
         if found is None:
             found = self._analyses[name] = Analysis(rollout.gates)
-            if (state := self._restored.get(name)) is not None:
-                found.restore(state)
+            if (kept := self._restored.get(name)) is not None:
+                if kept.get("of") == self._stage(name):  # that of an earlier step, or rollout, tells nothing
+                    found.restore(kept.get("state", {}))
                 self._restored = {key: value for key, value in self._restored.items() if key != name}
         return found
+
+    def _stage(self, name: str) -> list[float]:
+        """Return which rollout this is, and which step of it."""
+        progress = self._progress[name]
+        return [progress.started_s, progress.step]
 
     def _move(self, move: Move) -> Decision:
         """Put a rollout into another state, and write down why."""
@@ -181,12 +188,12 @@ class Controller:
 
     def _renew(self, action: str, name: str) -> None:
         """Let the gates begin anew where what they have seen no longer tells."""
-        if action in ("started", "restarted", "overridden", "changed", "resumed"):
+        if action in ("started", "restarted", "overridden", "changed", "resumed", "promoted"):
             self._analyses.pop(name, None)
             self._assessments.pop(name, None)
             self._losses.pop(name, None)
             self._restored = {key: value for key, value in self._restored.items() if key != name}
-        elif action in ("advanced", "promoted") and name in self._analyses:
+        elif action == "advanced" and name in self._analyses:
             self._analyses[name].begin_step()
 
     def _weights(self, name: str) -> Mapping[str, int]:

@@ -129,7 +129,8 @@ def revisions(part: Part) -> dict[str, str]:
 
 def revision(part: Config, *, without: frozenset[str] = frozenset({"weight"})) -> str:
     """Return a digest of a configuration, some fields left out."""
-    text = json.dumps(part.model_dump(mode="json", exclude=set(without)), sort_keys=True)
+    # Defaults are left out: a field that a later release adds must not look like a change.
+    text = json.dumps(part.model_dump(mode="json", exclude=set(without), exclude_defaults=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

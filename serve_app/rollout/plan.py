@@ -121,11 +121,9 @@ def reconcile(progress: Progress | None, declared: Declared, *, now_s: float) ->
         return Move("started", begin(declared, now_s=now_s, reason="declared"))
     if reason := _restart_reason(progress, declared):
         return Move("restarted", begin(declared, now_s=now_s, reason=reason))
-    if progress.declared != declared.split.weights:
+    if not _says_the_same(progress, declared):
         return Move("overridden", _overridden(progress, declared, now_s=now_s))
-    if progress.spec != declared.spec:
-        return _respecified(progress, declared, declared.rollout, now_s=now_s)
-    return None
+    return _followed(progress, declared, declared.rollout, now_s=now_s)
 
 
 def _without_rollout(progress: Progress | None, declared: Declared, *, now_s: float) -> Move | None:
@@ -134,6 +132,34 @@ def _without_rollout(progress: Progress | None, declared: Declared, *, now_s: fl
     if not progress.spec and progress.declared == declared.split.weights and progress.revisions == declared.revisions:
         return None  # an abort by hand, and nothing was declared anew
     return Move("overridden", _overridden(progress, declared, now_s=now_s))
+
+
+def _followed(progress: Progress, declared: Declared, rollout: RolloutConfig, *, now_s: float) -> Move | None:
+    """Return how a rollout goes on under a configuration that neither ends it nor begins it anew."""
+    if progress.declared.keys() != declared.split.weights.keys():
+        progress = _refitted(progress, declared)
+        if progress.spec == declared.spec:
+            return Move("refitted", progress)
+    return _respecified(progress, declared, rollout, now_s=now_s) if progress.spec != declared.spec else None
+
+
+def _says_the_same(progress: Progress, declared: Declared) -> bool:
+    """Whether the declared weights are those that it began with; a variant of weight 0 that comes or goes changes none."""
+    before, now = progress.declared, declared.split.weights
+    return all(before.get(name, 0) == now.get(name, 0) for name in before.keys() | now.keys())
+
+
+def _refitted(progress: Progress, declared: Declared) -> Progress:
+    """Return the rollout with a share for every variant that is declared now."""
+    had = {share.variant: share for share in progress.shares}
+    weights = declared.split.weights
+    changes = {
+        "shares": tuple(had.get(name) or Share(variant=name, weight=0) for name in weights),
+        "declared": dict(weights),
+        "revisions": dict(declared.revisions),
+        "reason": "a variant without weight came or went",
+    }
+    return progress.model_copy(update=changes)
 
 
 def _restart_reason(progress: Progress, declared: Declared) -> str:
@@ -236,6 +262,8 @@ def _may_go_on(progress: Progress, declared: Declared, seen: Seen, *, now_s: flo
 
 
 def _passed(progress: Progress, declared: Declared) -> str:
+    if progress.step < 0:
+        return "the steps were declared anew"
     compared = declared.rollout is not None and progress.weight(declared.rollout.baseline) > 0
     return "every gate has passed" if compared else "the step's time is over"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import psutil
@@ -36,9 +38,22 @@ def internal_token(process: psutil.Process) -> str:
     return str(process.environ()["MANTA_INTERNAL_TOKEN"])
 
 
-def vllm_running(url: str, token: str) -> float:
+@contextmanager
+def replica_client(process: psutil.Process) -> Iterator[httpx.Client]:
+    """Yield a client of the replica's port that is ready to send.
+
+    Made beforehand: on a machine whose cores an engine keeps busy, a new client (its TLS settings are read from files)
+    may take seconds, and a stream of hundreds of tokens per second is over by then.
+    """
+    headers = {"authorization": f"Bearer {internal_token(process)}"}
+    with httpx.Client(base_url=replica_url(process), headers=headers, timeout=20) as client:
+        client.get("/health")
+        yield client
+
+
+def vllm_running(client: httpx.Client) -> float:
     """Return vLLM's own count of running requests."""
-    text = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {token}"}, timeout=20).text
+    text = client.get("/metrics").text
     found = re.search(r"^vllm:num_requests_running\{.*\} (\S+)$", text, re.MULTILINE)
     assert found is not None
     return float(found.group(1))

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from serve_app.commands.demo import QUESTIONS
 from tests.e2e.conftest import MainJob
-from tests.e2e.replica_port import internal_token, replica_process, replica_url, vllm_running
+from tests.e2e.replica_port import internal_token, replica_client, replica_process, replica_url, vllm_running
 
 # The first test pays for the start: engine, documents and all.
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(1800)]
@@ -119,16 +119,15 @@ def test_the_replicas_port_answers_401_without_the_internal_token(main_job: Main
 
 
 def test_a_client_that_leaves_mid_stream_aborts_its_request_inside_vllm(main_job: MainJob) -> None:
-    process = replica_process()
-    url, token = replica_url(process), internal_token(process)
-    with socket.create_connection(("127.0.0.1", int(main_job.url.rpartition(":")[2]))) as connection:
-        connection.sendall(endless_chat())
-        received = b""
-        while received.count(b"data: ") < 5:
-            received += connection.recv(65_536)
-        # vLLM publishes its counts a moment after the tokens that they are about.
-        wait_until(lambda: vllm_running(url, token) == 1, within_s=10.0)
-    wait_until(lambda: vllm_running(url, token) == 0, within_s=1.0)
+    with replica_client(replica_process()) as vllm:
+        with socket.create_connection(("127.0.0.1", int(main_job.url.rpartition(":")[2]))) as connection:
+            connection.sendall(endless_chat())
+            received = b""
+            while received.count(b"data: ") < 5:
+                received += connection.recv(65_536)
+            # vLLM publishes its counts a moment after the tokens that they are about.
+            wait_until(lambda: vllm_running(vllm) == 1, within_s=10.0)
+        wait_until(lambda: vllm_running(vllm) == 0, within_s=1.0)
 
 
 def wait_until(condition: Callable[[], bool], *, within_s: float) -> None:

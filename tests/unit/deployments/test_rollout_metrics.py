@@ -53,10 +53,10 @@ class Shop:
 
 
 class Fleet:
-    def ready(self, model: str, variant: str) -> int:
+    def ready(self, model: str, variant: str, revision: str) -> int:
         return 1
 
-    def losses(self, model: str, variant: str) -> int:
+    def losses(self, model: str, variant: str, revision: str) -> int:
         return 0
 
 

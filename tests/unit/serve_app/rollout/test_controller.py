@@ -48,11 +48,11 @@ class FakeFleet:
     lost: int = 0
     asked: list[tuple[str, str]] = field(default_factory=list)
 
-    def ready(self, model: str, variant: str) -> int:
+    def ready(self, model: str, variant: str, revision: str) -> int:
         self.asked.append((model, variant))
         return self.replicas
 
-    def losses(self, model: str, variant: str) -> int:
+    def losses(self, model: str, variant: str, revision: str) -> int:
         return self.lost
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from serve_app.contracts import EngineLoad, ReplicaState
-from serve_app.rollout.directory import Directory
+from serve_app.rollout.directory import LOST_AFTER, Directory
 from tests.unit.serve_app.fakes import entry
 
 TTL_S = 5.0
@@ -94,7 +94,7 @@ def test_only_ready_replicas_of_the_variant_count_as_ready() -> None:
     made.heartbeat(entry("o1", model="other"), seq=1, now_s=0.0)
     made.heartbeat(entry("s1", state=ReplicaState.STARTING), seq=1, now_s=0.0)
     made.drain("r2")
-    assert [made.ready("chat", "stable"), made.ready("chat", "canary"), made.ready("chat", "gone")] == [1, 1, 0]
+    assert [made.ready("chat", "stable", ""), made.ready("chat", "canary", ""), made.ready("chat", "gone", "")] == [1, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,9 @@ def test_a_replica_that_falls_silent_is_lost_unless_it_was_about_to_stop(state: 
     made = Directory(ttl_s=TTL_S)
     made.heartbeat(entry("r1", state=state), seq=1, now_s=0.0)
     made.expire(now_s=TTL_S + 0.1)
-    assert (made.losses("chat", "stable"), made.losses("chat", "canary")) == (losses, 0)
+    assert made.losses("chat", "stable", "") == 0  # it may speak again
+    made.expire(now_s=TTL_S + 0.2 + LOST_AFTER * TTL_S)
+    assert (made.losses("chat", "stable", ""), made.losses("chat", "canary", "")) == (losses, 0)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +121,22 @@ def test_a_replica_that_says_goodbye_is_lost_only_if_it_never_was_ready(state: R
     made.heartbeat(entry("r1", state=state), seq=1, now_s=0.0)
     made.remove("r1", now_s=1.0)
     made.remove("r1", now_s=2.0)
-    assert made.losses("chat", "stable") == losses
+    assert made.losses("chat", "stable", "") == losses
 
 
-def test_losses_stay_counted_when_the_replica_comes_back() -> None:
-    made = directory()
-    made.expire(now_s=5.1)
-    made.heartbeat(entry("r1"), seq=3, now_s=6.0)
-    made.expire(now_s=12.0)
-    assert made.losses("chat", "stable") == 2
+def test_a_silence_that_ends_is_no_loss() -> None:
+    made = Directory(ttl_s=TTL_S)
+    made.heartbeat(entry("r1"), seq=1, now_s=0.0)
+    made.expire(now_s=TTL_S + 0.1)
+    made.heartbeat(entry("r1"), seq=2, now_s=TTL_S + 1.0)
+    made.expire(now_s=TTL_S + 2.0)
+    assert (made.losses("chat", "stable", ""), made.ready("chat", "stable", "")) == (0, 1)
+
+
+def test_replicas_of_another_build_count_neither_as_ready_nor_as_lost() -> None:
+    made = Directory(ttl_s=TTL_S)
+    made.heartbeat(replace(entry("old"), revision="1"), seq=1, now_s=0.0)
+    made.heartbeat(replace(entry("new", state=ReplicaState.STARTING), revision="2"), seq=1, now_s=0.0)
+    assert (made.ready("chat", "stable", "1"), made.ready("chat", "stable", "2")) == (1, 0)
+    made.remove("new", now_s=1.0)
+    assert (made.losses("chat", "stable", "1"), made.losses("chat", "stable", "2")) == (0, 1)
