@@ -308,3 +308,20 @@ async def test_both_attempts_are_counted_for_their_variant() -> None:
     await send(it, asks(it))
     counted = {key: stats.outcomes for key, stats in it.attempts.take().items()}
     assert counted == {("chat", "canary"): Counter({FAILED: 1}), ("chat", "stable"): Counter({Outcome.OK: 1})}
+
+
+async def test_a_request_that_queued_at_a_hung_canary_is_not_sent_there_after_it_was_withdrawn() -> None:
+    hung = asyncio.Event()
+
+    async def hang() -> FakeResponse:
+        await hung.wait()
+        return FakeResponse()
+
+    it = made(hang, hang, FakeResponse((BODY,)))
+    asking = [asyncio.create_task(send(it, asks(it))) for _ in range(4)]  # two have places, two queue
+    await turns(5)
+    assert (upstream_of(it).asked, it.pool.waiting()) == ([CANARY_URL] * 2, 2)
+    withdrawn(it)
+    replies = await asyncio.wait_for(asyncio.gather(*asking), 5)
+    assert [reply.variant for reply in replies] == ["stable"] * 4
+    assert (upstream_of(it).asked[2:], leases_of(it)) == ([STABLE_URL] * 4, 0)

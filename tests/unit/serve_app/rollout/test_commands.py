@@ -154,3 +154,9 @@ def test_an_abort_with_one_variant_is_refused() -> None:
 def test_without_a_rollout_there_is_nothing_to_command(verb: Verb) -> None:
     with pytest.raises(RolloutConflict, match="has no rollout in its configuration"):
         order(verb, None, declared(None))
+
+
+def test_a_promotion_forgives_what_held_the_rollout() -> None:
+    held = at(Phase.HELD).model_copy(update={"crashes": 9, "unready_since_s": 1.0})
+    made = order(Verb.PROMOTE, held).progress
+    assert (made.phase, made.crashes, made.unready_since_s) == (Phase.RUNNING, 0, None)

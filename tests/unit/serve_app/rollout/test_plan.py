@@ -333,3 +333,14 @@ def test_an_abort_of_plain_weights_is_lifted_by_another_declaration(said: Declar
     move = reconcile(ABORTED, said, now_s=7.0)
     assert move is not None
     assert (move.action, move.progress.phase) == ("overridden", Phase.OVERRIDDEN)
+
+
+def test_a_variant_without_weight_that_comes_or_goes_ends_no_rollout() -> None:
+    progress = at_first_step()
+    more = declared(PLAN.rollout, stable=100, canary=0, next=0)
+    action, refitted = reconcile(progress, more, now_s=50.0) or pytest.fail("nothing happened")
+    assert (action, refitted.phase, refitted.step) == ("refitted", progress.phase, progress.step)
+    assert weights(refitted) == {**weights(progress), "next": 0}
+    assert reconcile(refitted, more, now_s=51.0) is None
+    action, back = reconcile(refitted, PLAN, now_s=52.0) or pytest.fail("nothing happened")
+    assert (action, weights(back)) == ("refitted", weights(progress))
