@@ -195,7 +195,7 @@ class Rollouts:
         """Go on where an earlier process ended. Raises what the store raises: to begin anew would undo a rollback."""
         kept, evidence = await self._state.get(PROGRESS), await self._state.get(EVIDENCE)
         if kept is not None:
-            self._controller.restore(Kept.model_validate_json(kept), json.loads(evidence or b"{}"))
+            self._controller.restore(Kept.model_validate_json(kept), _evidence(evidence))
             self._saved = self._now_kept()
         if (routing := await self._cluster_state.get(ROUTING)) is not None:
             try:
@@ -266,3 +266,12 @@ class Rollouts:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _evidence(data: bytes | None) -> dict[str, Any]:
+    """Return what gates had seen; what cannot be read is gathered again."""
+    try:
+        found = json.loads(data or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

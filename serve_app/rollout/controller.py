@@ -77,15 +77,10 @@ class Controller:
         """Look at every running rollout, once a second or so; ``now_s`` is the clock of the gathering."""
         self._gathering.tick(now_s=now_s)
         for name in [name for name, progress in self._progress.items() if progress.phase in ACTIVE]:
-            declared = self._declared[name]
-            if declared.rollout is None:
-                continue
-            seen = self._look(name, declared.rollout, fleet, now_s=now_s)
-            progress, action = advance(self._progress[name], declared, seen, now_s=self._wall())
-            if action is None:
-                self._progress[name] = progress
-            else:
-                self._move(Move(action, progress))
+            try:
+                self._step(name, fleet, now_s=now_s)
+            except Exception:  # one that cannot be looked at must not keep the others from it
+                logger.exception("the rollout of %s could not be looked at; it stays where it is", name)
         self._retable()
 
     def command(self, name: str, verb: Verb, *, by: str) -> Decision:
@@ -132,6 +127,17 @@ class Controller:
         self.history = History(kept.history)
         self._progress = {progress.name: progress for progress in kept.progress}
         self._restored = dict(evidence)
+
+    def _step(self, name: str, fleet: Fleet, *, now_s: float) -> None:
+        declared = self._declared[name]
+        if declared.rollout is None:
+            return
+        seen = self._look(name, declared.rollout, fleet, now_s=now_s)
+        progress, action = advance(self._progress[name], declared, seen, now_s=self._wall())
+        if action is None:
+            self._progress[name] = progress
+        else:
+            self._move(Move(action, progress))
 
     def _look(self, name: str, rollout: RolloutConfig, fleet: Fleet, *, now_s: float) -> Seen:
         ready, crashes = None, 0
