@@ -65,6 +65,7 @@ class Rollouts:
         self._saving = asyncio.Lock()
         self._saved = (0, 0)  # (table version, decisions) that are kept
         self._evidence_saved_s = clock()
+        self._kept_evidence = "{}"  # without a rollout there is nothing to write
         self._is_restored = False
         self._ticking: asyncio.Task[None] | None = None
 
@@ -169,7 +170,7 @@ class Rollouts:
         await self._save()
         if now_s - self._evidence_saved_s >= SAVE_EVIDENCE_S:
             self._evidence_saved_s = now_s
-            await self._put(self._state, EVIDENCE, json.dumps(self._controller.evidence()))
+            await self._save_evidence()
         self._metrics.show(self._controller, self._gathering)
 
     async def _keep_ticking(self) -> None:
@@ -218,6 +219,11 @@ class Rollouts:
             routing = self._routing
             if routing != self._kept_routing and await self._put(self._cluster_state, ROUTING, routing):
                 self._kept_routing = routing
+
+    async def _save_evidence(self) -> None:
+        evidence = json.dumps(self._controller.evidence())
+        if evidence != self._kept_evidence and await self._put(self._state, EVIDENCE, evidence):
+            self._kept_evidence = evidence
 
     async def _put(self, store: StateStore, key: str, text: str) -> bool:
         try:

@@ -13,8 +13,7 @@ class Answerer:
     variant: str | None = None
     pipeline_version: str | None = None
     is_taken: bool = False  # a replica of the variant has the request
-    is_told: bool = False  # the client has been told who answers, as far as that was certain
-    told_variant: str | None = None  # this among it: no other variant may answer now
+    told_variant: str | None = None  # the client has been told this one: no other may answer now
 
     def take(self, variant: str) -> bool:
         """Note that a replica of the variant is about to get the request; return False if it must not."""

@@ -100,7 +100,7 @@ class Inference:
             answerer.variant = pinned or view.variant(model, call.affinity)
         if pinned is not None or len(model.variants) == 1 or not model.fallback:
             answerer.told_variant = answerer.variant
-        answerer.model, answerer.is_told = model.name, True
+        answerer.model = model.name
         return True
 
     async def embed(

@@ -100,8 +100,7 @@ class Relay:
                 priority=call.caller.priority,
             )
             # While this was on its way here the client may have been told another variant, or this one may have been withdrawn.
-            is_out = lease.variant in self._view().split(model.name).withdrawn and self._has_spare(errand, lease.variant)
-            if is_out or not call.answerer.take(lease.variant):
+            if self._is_out(errand, lease.variant) or not call.answerer.take(lease.variant):
                 lease.release()
                 continue
             sent_s = clock()
@@ -211,6 +210,10 @@ class Relay:
             return False
         baseline = view.split(name).baseline
         return variant != baseline and baseline not in errand.failed and self._pool.can_take(name, baseline)
+
+    def _is_out(self, errand: Errand, variant: str) -> bool:
+        """Whether a variant was withdrawn and the baseline can take its place; not when the whole model has gone."""
+        return self._has_spare(errand, variant) and variant in self._view().split(errand.model).withdrawn
 
     def _target(self, errand: Errand) -> Target:
         """Return the conversation's variant, or the heaviest that can take work while its own has no replica.

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from serve_app.config import Config, RolloutConfig
 from serve_app.errors import UnknownRollout
 from serve_app.rollout.commands import Verb, obey
+from serve_app.rollout.criteria import SHORT_S
 from serve_app.rollout.document import RoutingDocument, declared_split, parts, revisions
-from serve_app.rollout.gathering import LONG_S, SHORT_S, Gathering
+from serve_app.rollout.gathering import LONG_S, Gathering
 from serve_app.rollout.history import Decision, History, decision
 from serve_app.rollout.plan import ACTIVE, Declared, Move, Phase, Progress, Seen, advance, reconcile
 from serve_app.rollout.table import Split, TrafficTable

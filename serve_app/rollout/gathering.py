@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from serve_app.rollout.telemetry import RouterReport, ShadowStats, VariantKey, VariantStats, Waiting
 
 LONG_S = 60.0  # the window that a baseline's quantiles are read from
-SHORT_S = 5.0  # the window that shows what hits everybody at this moment
 AWAY_S = 10.0  # a Router that says nothing this long is gone
 FORGET_S = 600.0  # but it may come back with a report that was taken long ago
 

@@ -16,6 +16,7 @@ from tests.unit.serve_app.fakes import (
     document,
     entry,
     gateway,
+    leases_of,
     model,
     relay,
     snapshot,
@@ -147,3 +148,13 @@ async def test_a_conversation_is_hashed_once_however_long_it_waits(monkeypatch: 
     assert len(hashed) == 1
     waiting.cancel()
     await asyncio.wait([waiting])
+
+
+async def test_a_model_that_goes_while_its_request_is_handed_a_place_costs_no_lease() -> None:
+    made = gateway(FakeResponse())
+    made.update(snapshot())
+    asking = asyncio.create_task(relay(made))
+    await turns()
+    assert made.pool.waiting() == 1
+    made.update(snapshot(entry("r1"), routing=document(models=(), pipelines=()), version=2))
+    assert ((await asking).variant, leases_of(made)) == ("stable", 0)

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from serve_app.rollout.gathering import AWAY_S, FORGET_S, LONG_S, SHORT_S, Gathering
+from serve_app.rollout.criteria import SHORT_S
+from serve_app.rollout.gathering import AWAY_S, FORGET_S, LONG_S, Gathering
 from serve_app.rollout.histogram import Histogram
 from serve_app.rollout.telemetry import Outcome, RouterReport, ShadowStats, VariantKey, VariantStats, Waiting
 
