@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 import typer
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -44,17 +44,22 @@ def keep_showing(
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Show how things stand, every ``WATCH_S`` seconds until Ctrl-C. Raises CommandError when the first look fails."""
-    shown = _look(client, name)
+    shown: RenderableType = _look(client, name)
     with Live(shown, console=console, auto_refresh=False) as live:
         while True:
-            live.refresh()
+            _draw(live, shown)
             sleep(WATCH_S)
             try:
                 shown = _look(client, name)
             except CommandError as err:  # the Router that answered may be on its way out; another one comes
-                live.update(Group(shown, Text(f"{err}; trying again", style="bold red")))
-            else:
-                live.update(shown)
+                shown = Group(shown, Text(f"{err}; trying again", style="bold red"))
+
+
+def _draw(live: Live, shown: RenderableType) -> None:
+    if live.console.is_terminal and not live.console.is_dumb_terminal:
+        live.update(shown, refresh=True)
+    else:  # no cursor to move there, so Live would keep everything for its end
+        live.console.print(shown)
 
 
 def _look(client: httpx.Client, name: str | None) -> Group:

@@ -260,7 +260,8 @@ def test_watching_shows_tables_only(asked: list[str]) -> None:
     assert "leave --json out" in str(manta("status", "--watch", "--json").exception)
 
 
-def test_watching_goes_on_while_a_router_is_away() -> None:
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_watching_goes_on_while_a_router_is_away(term: str) -> None:
     answers = [httpx.Response(200, json=DOCUMENT), httpx.Response(503, text=""), httpx.Response(200, json=DOCUMENT)]
     naps: list[float] = []
     out = StringIO()
@@ -270,7 +271,7 @@ def test_watching_goes_on_while_a_router_is_away() -> None:
         if len(naps) == 3:
             raise KeyboardInterrupt
 
-    console = Console(file=out, width=200, height=100, force_terminal=True)
+    console = Console(file=out, width=200, height=100, force_terminal=True, _environ={"TERM": term})
     with pytest.raises(KeyboardInterrupt):
         rollout.keep_showing(client(lambda _: answers.pop(0)), None, console=console, sleep=sleep)
     assert (naps, answers) == ([2.0, 2.0, 2.0], [])
