@@ -186,9 +186,9 @@ def _autoscaling(scaling: AutoscalingConfig) -> Json:
     return {
         "min_replicas": scaling.min_replicas,
         "max_replicas": scaling.max_replicas,
-        "initial_replicas": scaling.min_replicas,
-        "upscale_delay_s": scaling.upscale_delay_s,
-        "downscale_delay_s": scaling.downscale_delay_s,
+        # No initial_replicas: Serve would go back to it at every change of the configuration. Delays are the policy's own.
+        "upscale_delay_s": 0.0,
+        "downscale_delay_s": 0.0,
         # Deprecated for an environment variable, yet Serve still checks the look-back period against it.
         "metrics_interval_s": 1.0,
         "look_back_period_s": 5.0,

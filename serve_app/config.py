@@ -22,7 +22,6 @@ from serve_app.config_rollouts import RolloutConfig as RolloutConfig
 from serve_app.config_rollouts import ShadowConfig as ShadowConfig
 from serve_app.config_rollouts import rollout_problems, shadow_problems
 from serve_app.config_rules import (
-    PlacedError,
     accelerator_problems,
     key_problems,
     name_problems,
@@ -31,6 +30,9 @@ from serve_app.config_rules import (
     refuse,
     share_problems,
 )
+from serve_app.config_scaling import AutoscalingConfig as AutoscalingConfig
+from serve_app.config_scaling import ScalingConfig as ScalingConfig
+from serve_app.config_scaling import StageScalingConfig as StageScalingConfig
 from serve_app.config_vector_stores import VectorStoresConfig as VectorStoresConfig
 
 ANY_ACCELERATOR = "any"  # whatever GPU a node has
@@ -129,23 +131,6 @@ class EngineConfig(Config):
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
-class AutoscalingConfig(Config):
-    """Scaling of one variant by queue depth."""
-
-    min_replicas: int = Field(1, ge=0, description="Fewest replicas; 0 lets the variant sleep.")
-    max_replicas: int = Field(1, ge=1, description="Most replicas.")
-    target_queue_depth: float = Field(4.0, gt=0, description="Requests waiting per replica that are acceptable.")
-    upscale_delay_s: float = Field(10.0, ge=0, description="Seconds the need must last before replicas are added.")
-    downscale_delay_s: float = Field(300.0, ge=0, description="Seconds the surplus must last before one is removed.")
-
-    @model_validator(mode="after")
-    def _min_not_over_max(self) -> Self:
-        if self.min_replicas > self.max_replicas:
-            message = f"min_replicas {self.min_replicas} is over max_replicas {self.max_replicas}"
-            raise PlacedError([(("min_replicas",), message)])
-        return self
-
-
 class VariantConfig(Config):
     """One deployable version of a model: one Serve application."""
 
@@ -166,6 +151,9 @@ class ModelConfig(Config):
 
     name: Name = Field(description="What clients send as `model`.")
     variants: tuple[VariantConfig, ...] = Field(min_length=1, description="Versions that share the traffic.")
+    priority: int = Field(
+        5, ge=0, le=9, description="Where `scaling.max_accelerators` is reached, models of a higher priority get theirs first."
+    )
     rollout: RolloutConfig | None = Field(None, description="Raise a variant's share step by step, while its gates hold.")
     shadow: ShadowConfig | None = Field(None, description="Copy requests to a variant that does not answer them.")
     fallback: bool = Field(
@@ -270,6 +258,7 @@ class PlatformConfig(Config):
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Request bounds.")
     router: RouterConfig = Field(default=RouterConfig(), description="The ingress.")
     rollouts: RolloutsConfig = Field(default=RolloutsConfig(), description="The traffic table and rollouts.")
+    scaling: ScalingConfig = Field(default=ScalingConfig(), description="What all deployments that scale share.")
     vector_stores: VectorStoresConfig | None = Field(None, description="Uploads and vector stores of callers; absent: none.")
     accelerators: tuple[AcceleratorPoolConfig, ...] = Field(
         (), description="What the cluster has; declared pools are checked against what variants need."
