@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, cast
 
+from autoscaling.signals import SafeSignals, stage_signals
 from deployments.embedding_sources import model_identity, resolve
 from serve_app.config import EmbedderConfig
 from serve_app.contracts import EmbeddingFingerprint
@@ -106,6 +107,9 @@ class Embedder:
         self._encoder = self._thread.submit(load, config).result()
         self._embed_one = batch(self._embed_batch, config)
         self._failures = 0
+        self._slots = config.max_batch_size
+        self._arrived = self._open = self._running = 0  # texts
+        self._signals = SafeSignals(self._load)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector per text, in order.
@@ -118,7 +122,8 @@ class Embedder:
         _check_input(texts)
         # Texts of like length share a pass, so that little of it is padding.
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        vectors = await asyncio.gather(*(self._embed_one(texts[i]) for i in by_length))
+        self._arrived += len(texts)
+        vectors = await asyncio.gather(*(self._counted(texts[i]) for i in by_length))
         return [vector for _, vector in sorted(zip(by_length, vectors, strict=True), key=lambda pair: pair[0])]
 
     async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:
@@ -149,13 +154,32 @@ class Embedder:
             message = f"the last {self._failures} forward passes failed"
             raise RuntimeError(message)
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the signals of ``autoscaling.signals`` for the policy, counted in texts."""
+        return self._signals()
+
+    def _load(self) -> dict[str, float]:
+        # A text whose caller has left a running pass is open no more, yet in the pass.
+        waiting = max(0, self._open - self._running)
+        return stage_signals(waiting=waiting, running=self._running, slots=self._slots, arrived=self._arrived)
+
+    async def _counted(self, text: str) -> list[float]:
+        self._open += 1
+        try:
+            return await self._embed_one(text)
+        finally:
+            self._open -= 1
+
     async def _embed_batch(self, texts: list[str]) -> list[list[float]]:
         loop = asyncio.get_running_loop()
+        self._running += len(texts)
         try:
             vectors = await loop.run_in_executor(self._thread, self._encoder.encode, texts)
         except Exception:
             self._failures += 1
             raise
+        finally:
+            self._running -= len(texts)
         self._failures = 0
         return vectors
 

@@ -109,6 +109,11 @@ class HandleRollouts:
         found: dict[str, Any] = await self._handle.call("rollouts")
         return found
 
+    async def scaling(self) -> dict[str, Any]:
+        """Return how the number of every application's replicas stands."""
+        found: dict[str, Any] = await self._handle.call("scaling")
+        return found
+
     async def history(self, name: str) -> list[dict[str, Any]]:
         """Return the decisions on one. Raises UnknownRollout."""
         found: list[dict[str, Any]] = await self._handle.call("rollout_history", name)

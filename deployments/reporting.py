@@ -1,10 +1,11 @@
-"""Reporting: a Router tells Rollouts every second what it has counted of each variant."""
+"""Reporting: a Router tells Rollouts every second what it has counted, and at once that a variant has to wake."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from serve_app.gateway import Gateway
 from serve_app.rollout.telemetry import RouterReport, ShadowStats, VariantKey, VariantStats
@@ -12,6 +13,7 @@ from serve_app.rollout.telemetry import RouterReport, ShadowStats, VariantKey, V
 logger = logging.getLogger("ray.serve")
 
 REPORT_S = 1.0
+REST_S = 0.2  # between two reports, however much there is to tell
 TIMEOUT_S = 10.0
 
 
@@ -37,11 +39,19 @@ class Reporter:
             stats=stats,
             waiting=self._gateway.attempts.waiting(self._compared()),
             shadows=shadows,
+            held=self._gateway.needs.tell(),
         )
         # No wait_for: before Python 3.12 that may swallow a cancellation, and reporting would never end.
         async with asyncio.timeout(TIMEOUT_S):
             await tell(report)
         self._unsent = None
+
+    async def rest(self) -> None:
+        """Wait until the next report is due."""
+        await asyncio.sleep(REST_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REPORT_S - REST_S):
+                await self._gateway.needs.news.wait()
 
     def _compared(self) -> list[VariantKey]:
         """Return every variant that shares a split: hangs elsewhere concern no rollout."""
@@ -53,7 +63,7 @@ async def keep_reporting(reporter: Reporter, tell: Callable[[RouterReport], Awai
     """Report for ever; while Rollouts is away, counting goes on."""
     is_away = False
     while True:
-        await asyncio.sleep(REPORT_S)
+        await reporter.rest()
         try:
             await reporter.send(tell)
             is_away = False

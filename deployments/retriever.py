@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from autoscaling.signals import SafeSignals, stage_signals
+from deployments.slots import Slots
 from serve_app.contracts import Embedder, Hit, SearchQuery, VectorStore
 from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
 
@@ -19,6 +21,7 @@ class Retriever:
         bindings: (embedder, collection) pairs that pipelines use.
         store: where the collections live.
         embedders: by name.
+        max_concurrent_searches: searches in the store at a time; further ones wait.
         clock: monotonic seconds.
     """
 
@@ -28,6 +31,7 @@ class Retriever:
         store: VectorStore,
         *,
         embedders: Mapping[str, Embedder],
+        max_concurrent_searches: int = 16,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bindings = tuple(bindings)
@@ -35,6 +39,8 @@ class Retriever:
         self._embedders = embedders
         self._clock = clock
         self._checked_at: dict[tuple[str, str], float] = {}
+        self._slots = Slots(max_concurrent_searches)
+        self._signals = SafeSignals(self._load)
 
     async def search(self, query: SearchQuery) -> list[Hit]:
         """Return at most ``query.top_k`` hits, best first.
@@ -65,10 +71,20 @@ class Retriever:
     async def check_health(self) -> None:
         """Nothing can be wrong with the stage itself: stores and embedders answer for themselves."""
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the signals of ``autoscaling.signals`` for the policy: searches in the store and those that wait for it."""
+        return self._signals()
+
+    def _load(self) -> dict[str, float]:
+        slots = self._slots
+        return stage_signals(waiting=slots.waiting, running=slots.running, slots=slots.count, arrived=slots.arrived)
+
     async def _search(self, query: SearchQuery) -> list[Hit]:
         await self._check(query.embedder, query.collection)
         [vector] = await self._embedder(query.embedder).embed([query.text])
-        return await self._store.search(query.collection, vector, text=query.text, top_k=query.top_k, filters=query.filters)
+        # Only this is the stage's own work: one that waits for a slow embedder would gain nothing by more replicas.
+        async with self._slots:
+            return await self._store.search(query.collection, vector, text=query.text, top_k=query.top_k, filters=query.filters)
 
     async def _check(self, embedder: str, collection: str) -> None:
         """Check the pair, at most every ``CHECK_EVERY_S``; a refusal is never remembered, so a fix works at once."""

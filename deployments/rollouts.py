@@ -10,7 +10,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from autoscaling.document import ScalingDocument
 from deployments.rollout_metrics import NoMetrics, RolloutMetrics
+from deployments.scaling_feed import ScalingFeed
 from deployments.state import StateStore
 from serve_app.contracts import DirectorySnapshot, ReplicaEntry
 from serve_app.rollout.commands import Verb
@@ -54,6 +56,7 @@ class Rollouts:
         self._directory = Directory(ttl_s=TTL_S)
         self._gathering = Gathering()
         self._controller = Controller(self._gathering, wall=wall)
+        self._scaling = ScalingFeed(cluster_state, wall=wall)
         self._routing = ""  # none yet
         self._kept_routing = ""
         self._refused: str | None = None
@@ -70,7 +73,7 @@ class Rollouts:
         self._ticking: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take a new routing document, in place. One that is bad is refused, and the one before stays in force.
+        """Take new routing and scaling documents, in place. Where one is bad both are refused; those before stay in force.
 
         Raising would make Serve end this replica and start others that fail as well: nobody would keep the directory.
         Raises ValueError or KeyError only where there was never a good one.
@@ -80,6 +83,7 @@ class Rollouts:
         try:
             document = RoutingDocument.model_validate(user_config["routing"])
             RoutingView(document)  # what Routers will make of it: a prompt may be wrong still
+            scaling = ScalingDocument.model_validate(user_config.get("scaling", {}))
         except (ValueError, KeyError) as err:
             if not self._routing:
                 raise
@@ -87,6 +91,7 @@ class Rollouts:
             logger.exception("the configuration was refused; the one before stays in force")
         else:
             await self._take(document)
+            await self._scaling.declare(scaling)
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._keep_ticking())
 
@@ -160,11 +165,16 @@ class Rollouts:
         await self._save()
         return made.model_dump(mode="json")
 
+    async def scaling(self) -> dict[str, Any]:
+        """Return what every application's number of replicas goes by, what was decided and what is held, as JSON."""
+        return await self._scaling.report()
+
     async def tick(self) -> None:
         """Look at the rollouts once. Does nothing until every replica could be heard after a start."""
         now_s = self._clock()
         self._directory.expire(now_s=now_s)
         if self._is_complete():
+            await self._scaling.tick(self._directory, self._gathering, now_s)
             self._controller.tick(self._directory, now_s=now_s)
         self._table_may_have_changed()
         await self._save()
@@ -207,6 +217,7 @@ class Rollouts:
             else:
                 self._controller.declare(document)
                 self._routing = self._kept_routing = routing.decode()
+        await self._scaling.restore()
         self._is_restored = True
 
     async def _save(self) -> None:

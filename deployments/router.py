@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from autoscaling.signals import SafeSignals, stage_signals
+from deployments.busy import BusyShare
 from deployments.document_handle import HandleDocuments
 from deployments.handles import HandleDirectory, HandleEmbedders, HandleLedger, HandleRetriever, HandleRollouts, wake
 from deployments.keys import KeyFollower, follow_keys
@@ -22,6 +24,7 @@ from serve_app.inference import Inference
 from serve_app.limits.admission import EscrowAdmission
 from serve_app.rest import files, vector_stores
 from serve_app.rest import rollouts as rollout_routes
+from serve_app.rest import scaling as scaling_routes
 from serve_app.rest.app import RestApp
 from serve_app.rest.http import answer_lifespan
 from serve_app.rpc.servicer import InferenceRpc
@@ -83,9 +86,15 @@ class Router(InferenceRpc):
         inference = Inference(gateway, admission=admission)
         super().__init__(inference, is_local_only=settings.is_local_only)
         more = [*files.routes(inference, documents), *vector_stores.routes(inference, documents)]
-        more += rollout_routes.routes(inference, rollouts)
+        more += [*rollout_routes.routes(inference, rollouts), *scaling_routes.routes(inference, rollouts)]
         self.asgi = RestApp(inference, names_requests=False, report=self._status, more=more)
         settle_garbage()
+        busy = BusyShare()  # from here on: starting is no load
+        self._signals = SafeSignals(lambda: router_signals(busy))
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the signals of ``autoscaling.signals`` for the policy."""
+        return self._signals()
 
     async def check_health(self) -> None:
         """Raise when the Router has stopped following the directory, the keys or the limits."""
@@ -105,6 +114,14 @@ class Router(InferenceRpc):
         from ray import serve
 
         return status_report(self._gateway, await asyncio.to_thread(serve.status))
+
+
+def router_signals(busy: BusyShare) -> dict[str, float]:
+    """Return a Router's load: how busy its event loop is, as so much of one request.
+
+    Requests say nothing of it: a Router that waits for slow models is idle, and more of them would make nothing faster.
+    """
+    return stage_signals(waiting=0, running=busy.take(), slots=1, arrived=0)
 
 
 def settle_garbage() -> None:

@@ -13,7 +13,7 @@ from deployments.rollout_metrics import RolloutMetrics
 from deployments.rollouts import Rollouts
 from deployments.state import BlobState, ClusterState
 from deployments.stores.opening import open_store
-from serve_app.config import EmbedderConfig, VectorStoreConfig
+from serve_app.config import EmbedderConfig, RetrieverConfig, VectorStoreConfig
 
 
 class ServedEmbedder(Embedder):
@@ -26,11 +26,14 @@ class ServedEmbedder(Embedder):
 class ServedRetriever(Retriever):
     """Retriever over Serve handles; refuses to start when a collection does not fit its embedder."""
 
-    async def __init__(self, bindings: list[list[str]], store: dict[str, Any]) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, bindings: list[list[str]], store: dict[str, Any], *, config: dict[str, Any]
+    ) -> None:
         super().__init__(
             [(embedder, collection) for embedder, collection in bindings],
             open_store(VectorStoreConfig.model_validate(store)),
             embedders=HandleEmbedders(embedder_app),
+            max_concurrent_searches=RetrieverConfig.model_validate(config).max_concurrent_searches,
         )
         await self.verify()
 

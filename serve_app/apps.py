@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from deployments.llm.placement import actor_options
 from deployments.names import DOCUMENTS_APP, LIMITS_APP, RETRIEVER_APP, ROLLOUTS_APP, ROUTER_APP, embedder_app, llm_app
+from deployments.scaling_document import scaling_document
 from serve_app.config import (
-    AutoscalingConfig,
     EmbedderConfig,
     ModelConfig,
     PlatformConfig,
+    RetrieverConfig,
+    RouterConfig,
     VariantConfig,
     VectorStoresConfig,
 )
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ray.serve import Application, Deployment
 
 Json = dict[str, Any]
+Stage = VariantConfig | EmbedderConfig | RetrieverConfig | RouterConfig
 
 _HEALTH: Json = {"health_check_period_s": 10.0, "health_check_timeout_s": 120.0}
 # Serve's default, a second event loop for our code, costs two tasks and a thread switch per token of a stream; what the
@@ -54,8 +57,9 @@ def build_schema(
     """
     if not (is_loopback(http_host) or config.auth.is_on or config.auth.allow_anonymous):
         raise OpenToEverybody(http_host)
-    apps = [_rollouts_app(config), *map(_embedder_app, config.embedders)]
-    apps += [_llm_app(model, variant) for model in config.models for variant in model.variants]
+    is_budgeted = config.scaling.max_accelerators is not None
+    apps = [_rollouts_app(config), *(_embedder_app(each, is_budgeted=is_budgeted) for each in config.embedders)]
+    apps += [_llm_app(model, each, is_budgeted=is_budgeted) for model in config.models for each in model.variants]
     if config.pipelines or config.vector_stores:
         apps.append(_retriever_app(config))
     if config.vector_stores:
@@ -103,12 +107,16 @@ def _app(name: str, builder: str, *, args: Json, deployment: Json, route_prefix:
 
 
 def _rollouts_app(config: PlatformConfig) -> Json:
-    document = routing_document(config).model_dump(mode="json")
+    # Both are taken in place.
+    user_config = {
+        "routing": routing_document(config).model_dump(mode="json"),
+        "scaling": scaling_document(config).model_dump(mode="json"),
+    }
     deployment = {
         "name": "Rollouts",
         "num_replicas": 1,
         "max_ongoing_requests": _MANY,
-        "user_config": {"routing": document},
+        "user_config": user_config,
         "ray_actor_options": {"num_cpus": 0.1},
     }
     return _app(ROLLOUTS_APP, "build_rollouts", args={"state_uri": config.rollouts.state_uri}, deployment=deployment)
@@ -124,14 +132,14 @@ def _limits_app() -> Json:
     return _app(LIMITS_APP, "build_limits", args={}, deployment=deployment)
 
 
-def _embedder_app(embedder: EmbedderConfig) -> Json:
+def _embedder_app(embedder: EmbedderConfig, *, is_budgeted: bool) -> Json:
     deployment = {
         "name": "Embedder",
-        "num_replicas": embedder.replicas,
+        **_replicas(embedder, is_budgeted=is_budgeted and embedder.accelerator is not None),
         "max_ongoing_requests": 256,
         "ray_actor_options": actor_options(cpus=float(embedder.threads), accelerator=embedder.accelerator, ranks=1),
     }
-    args = {"config": embedder.model_dump(mode="json", exclude={"replicas"})}
+    args = {"config": embedder.model_dump(mode="json", exclude={"replicas", "autoscaling"})}
     return _app(embedder_app(embedder.name), "build_embedder", args=args, deployment=deployment)
 
 
@@ -139,11 +147,15 @@ def _retriever_app(config: PlatformConfig) -> Json:
     bindings = sorted({(v.embedder, name) for p in config.pipelines for v in p.versions for name in v.collections})
     deployment = {
         "name": "Retriever",
-        "num_replicas": 1,
+        **_replicas(config.retriever),
         "max_ongoing_requests": 256,
-        "ray_actor_options": {"num_cpus": 0.5},
+        "ray_actor_options": {"num_cpus": config.retriever.cpus},
     }
-    args = {"bindings": [list(pair) for pair in bindings], "store": config.vector_store.model_dump(mode="json")}
+    args = {
+        "bindings": [list(pair) for pair in bindings],
+        "store": config.vector_store.model_dump(mode="json"),
+        "config": config.retriever.model_dump(mode="json", exclude={"replicas", "autoscaling", "cpus"}),
+    }
     return _app(RETRIEVER_APP, "build_retriever", args=args, deployment=deployment)
 
 
@@ -164,9 +176,10 @@ def _documents_app(config: PlatformConfig, stores: VectorStoresConfig) -> Json:
     return _app(DOCUMENTS_APP, "build_documents", args=args, deployment=deployment)
 
 
-def _llm_app(model: ModelConfig, variant: VariantConfig) -> Json:
+def _llm_app(model: ModelConfig, variant: VariantConfig, *, is_budgeted: bool) -> Json:
     deployment: Json = {
         "name": "LLM",
+        **_replicas(variant, is_budgeted=is_budgeted and variant.accelerator is not None),
         "max_ongoing_requests": _MANY,
         # Serve waits this long for the destructor, which waits for open streams.
         "graceful_shutdown_timeout_s": variant.drain_timeout_s,
@@ -174,35 +187,40 @@ def _llm_app(model: ModelConfig, variant: VariantConfig) -> Json:
             cpus=variant.cpus * variant.engine.ranks, accelerator=variant.accelerator, ranks=variant.engine.ranks
         ),
     }
-    if variant.autoscaling is None:
-        deployment["num_replicas"] = variant.replicas
-    else:
-        deployment["autoscaling_config"] = _autoscaling(variant.autoscaling)
     args = {"model": model.name, "config": variant.model_dump(mode="json", exclude=set(NOT_IN_ARGS))}
     return _app(llm_app(model.name, variant.name), "build_llm", args=args, deployment=deployment)
 
 
-def _autoscaling(scaling: AutoscalingConfig) -> Json:
-    return {
-        "min_replicas": scaling.min_replicas,
-        "max_replicas": scaling.max_replicas,
+def _replicas(stage: Stage, *, is_budgeted: bool = False) -> Json:
+    """Return the options of a deployment that say how many replicas it has.
+
+    A number that is fixed is a range of one: what has a policy from the start needs no restart to begin to scale.
+    ``is_budgeted``: its least number is the policy's affair too, since Serve would take accelerators that others hold still.
+    """
+    scaling = stage.autoscaling
+    if scaling is None and not stage.replicas:
+        return {"num_replicas": 0}  # a range ends at one at least, and a request that waits would have Serve start it
+    least, most = (scaling.min_replicas, scaling.max_replicas) if scaling else (stage.replicas, stage.replicas)
+    options = {
+        "min_replicas": 0 if is_budgeted else least,
+        "max_replicas": most,
         # No initial_replicas: Serve would go back to it at every change of the configuration. Delays are the policy's own.
         "upscale_delay_s": 0.0,
         "downscale_delay_s": 0.0,
         # Deprecated for an environment variable, yet Serve still checks the look-back period against it.
         "metrics_interval_s": 1.0,
         "look_back_period_s": 5.0,
-        "policy": {
-            "policy_function": "autoscaling.policy:QueueDepthPolicy",
-            "policy_kwargs": {"target_queue_depth": scaling.target_queue_depth},
-        },
+        # Without arguments, alike for all: Serve counts the policy into the version of the code, so an argument that
+        # changes would restart every replica. What a policy goes by reaches it another way.
+        "policy": {"policy_function": "autoscaling.policy:QueueDepthPolicy", "policy_kwargs": {}},
     }
+    return {"autoscaling_config": options}
 
 
 def _router_app(config: PlatformConfig, *, is_local_only: bool) -> Json:
     deployment = {
         "name": "Router",
-        "num_replicas": config.router.replicas,
+        **_replicas(config.router),
         "max_ongoing_requests": config.router.max_open_requests,
         "graceful_shutdown_timeout_s": config.router.drain_timeout_s,
         "ray_actor_options": {"num_cpus": config.router.cpus, "runtime_env": {"env_vars": _router_env(config, is_local_only)}},

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from serve_app.cli_options import DEFAULT_URL, AsJson, Url, Watch
+from serve_app.cli_rollout import rollout
+from serve_app.cli_simulate import simulate
 from serve_app.errors import CommandError
 
 app = typer.Typer(
@@ -23,8 +26,6 @@ NoFiles = Annotated[
     bool, typer.Option("--no-files", help="Accept model folders and prompt files that are not on this machine.")
 ]
 RunFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The platform's YAML document.")]
-Url = Annotated[str, typer.Option(help="Where the platform listens.")]
-DEFAULT_URL = "http://127.0.0.1:8000"
 HttpPort = Annotated[int, typer.Option(help="Port of the REST API.", min=1, max=65535)]
 GrpcPort = Annotated[int, typer.Option(help="Port of the gRPC API.", min=1, max=65535)]
 OwnGrpcPort = Annotated[
@@ -139,6 +140,35 @@ def status(url: Url = DEFAULT_URL) -> None:
     command.run(url=url)
 
 
+@app.command()
+def scaling(watch: Watch = False, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Show how many replicas there are, how many there should be, and why; and the accelerators in use."""
+    from serve_app.commands import scaling as command
+
+    command.show(url=url, as_json=as_json, watch=watch)
+
+
+@app.command()
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Locust run's PREFIX_stats_history.csv.")],
+    slo_ttft: Annotated[float | None, typer.Option(metavar="S", help="Seconds to the first token, at p95.", min=0.001)] = None,
+    slo_itl: Annotated[float | None, typer.Option(metavar="S", help="Seconds between tokens, at p95.", min=0.0001)] = None,
+    slo_e2e: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the whole answer, at p95.", min=0.001)] = None,
+    replicas: Annotated[int, typer.Option(help="Replicas that took the load.", min=1)] = 1,
+    startup_s: Annotated[float | None, typer.Option(metavar="S", help="Seconds a replica takes to start.", min=0)] = None,
+    name: Annotated[str | None, typer.Option(help="Which of several entries to judge (column Name).")] = None,
+    settle_s: Annotated[float, typer.Option(metavar="S", help="Seconds to leave out after each change of users.", min=0)] = 15,
+) -> None:
+    """Propose a replica's autoscaling settings from a Locust run; exits with 1 when nothing follows from it."""
+    from autoscaling.tuning import Slo
+    from serve_app.commands import tune as command
+
+    options = command.TuneOptions(replicas=replicas, startup_s=startup_s, settle_s=settle_s, name=name)
+    command.run(file, Slo(ttft_s=slo_ttft, itl_s=slo_itl, e2e_s=slo_e2e), options)
+
+
+app.command()(simulate)
+
 keys = typer.Typer(help="Make, list and revoke API keys in a file of keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key: lower-case letters, digits and inner `-`.")]
@@ -193,83 +223,7 @@ def revoke_key(name: KeyName, file: KeyFileOption) -> None:
     command.revoke(name, file)
 
 
-rollout = typer.Typer(help="Show and command canary rollouts of a running platform.", no_args_is_help=True)
 app.add_typer(rollout, name="rollout")
-RolloutName = Annotated[str, typer.Argument(metavar="NAME", help="The model or pipeline.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with every number.")]
-
-
-@rollout.command("status")
-def rollout_status(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The model or pipeline; by default all.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")] = False,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Show phase, step, weights, gates and figures of the last minute."""
-    from serve_app.commands import rollout as command
-
-    command.show_status(name, url=url, as_json=as_json, watch=watch)
-
-
-@rollout.command("history")
-def rollout_history(
-    name: RolloutName,
-    limit: Annotated[int, typer.Option(metavar="N", help="Only the last N decisions.", min=1)] = 20,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Show what was decided, when, why and by whom."""
-    from serve_app.commands import rollout as command
-
-    command.show_history(name, url=url, as_json=as_json, limit=limit)
-
-
-@rollout.command()
-def pause(name: RolloutName, url: Url = DEFAULT_URL) -> None:
-    """Stay at the step; gates are watched on, and a failed one still acts."""
-    _command("pause", name, url)
-
-
-@rollout.command()
-def resume(name: RolloutName, url: Url = DEFAULT_URL) -> None:
-    """Go on after a pause, or after a failed gate that has held the rollout."""
-    _command("resume", name, url)
-
-
-@rollout.command()
-def promote(
-    name: RolloutName,
-    full: Annotated[bool, typer.Option("--full", help="To the last step, which completes the rollout.")] = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Go on to the next step now, whatever the gates say."""
-    _command("promote-fully" if full else "promote", name, url)
-
-
-@rollout.command()
-def restart(name: RolloutName, url: Url = DEFAULT_URL) -> None:
-    """Begin the rollout anew, with the declared weights."""
-    _command("restart", name, url)
-
-
-@rollout.command()
-def abort(
-    name: RolloutName,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; nobody is asked without a terminal.")] = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Send everything back to the baseline now; works for plain weights too."""
-    from serve_app.commands import rollout as command
-
-    command.abort(name, url=url, is_sure=yes or not sys.stdin.isatty())
-
-
-def _command(verb: str, name: str, url: str) -> None:
-    from serve_app.commands import rollout as command
-    from serve_app.rollout.commands import Verb
-
-    command.command(Verb(verb), name, url=url)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from serve_app.config_rollouts import ShadowConfig as ShadowConfig
 from serve_app.config_rollouts import rollout_problems, shadow_problems
 from serve_app.config_rules import (
     accelerator_problems,
+    budget_problems,
     key_problems,
     name_problems,
     override_problems,
@@ -176,7 +177,8 @@ class EmbedderConfig(Config):
 
     name: Name = Field(description="What pipelines and clients of /v1/embeddings call it.")
     source: Source = Field(description="Hugging Face id or folder of a sentence-transformers model.")
-    replicas: int = Field(1, ge=1, description="Number of replicas.")
+    replicas: int = Field(1, ge=1, description="Number of replicas when `autoscaling` is absent.")
+    autoscaling: StageScalingConfig | None = Field(None, description="Scale by texts that wait; absent means fixed.")
     max_batch_size: int = Field(32, ge=1, description="Most texts embedded in one forward pass.")
     batch_wait_s: float = Field(0.005, ge=0, description="Seconds to wait for a batch to fill.")
     threads: int = Field(1, ge=1, description="Torch threads per replica.")
@@ -203,7 +205,10 @@ class LimitsConfig(Config):
 class RouterConfig(Config):
     """The ingress."""
 
-    replicas: int = Field(2, ge=1, description="Router replicas; each relays on one CPU core.")
+    replicas: int = Field(2, ge=1, description="Router replicas when `autoscaling` is absent; each relays on one CPU core.")
+    autoscaling: StageScalingConfig | None = Field(
+        None, description="Scale by how busy the Routers' processes are; absent means fixed."
+    )
     cpus: float = Field(1.0, gt=0, description="CPU cores reserved for each Router replica.")
     max_open_requests: int = Field(10_000, ge=1, description="Requests one Router replica may have open.")
     drain_timeout_s: float = Field(600.0, gt=0, description="Seconds open streams may take before a Router stops.")
@@ -227,6 +232,15 @@ class RouterConfig(Config):
     cors_origins: tuple[Origin, ...] = Field(
         (), description="Origins (`https://app.example.org`, or `*`) whose pages may call this platform from a browser."
     )
+
+
+class RetrieverConfig(Config):
+    """The stage that searches collections. There is one where there are pipelines or vector stores."""
+
+    replicas: int = Field(1, ge=1, description="Number of replicas when `autoscaling` is absent.")
+    autoscaling: StageScalingConfig | None = Field(None, description="Scale by searches that wait; absent means fixed.")
+    max_concurrent_searches: int = Field(16, ge=1, description="Searches in the store at a time per replica; others wait.")
+    cpus: float = Field(0.5, gt=0, description="CPU cores reserved for each replica.")
 
 
 class AcceleratorPoolConfig(Config):
@@ -257,6 +271,7 @@ class PlatformConfig(Config):
     auth: AuthConfig = Field(default=AuthConfig(), description="Who may call.")
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Request bounds.")
     router: RouterConfig = Field(default=RouterConfig(), description="The ingress.")
+    retriever: RetrieverConfig = Field(default=RetrieverConfig(), description="The stage that searches collections.")
     rollouts: RolloutsConfig = Field(default=RolloutsConfig(), description="The traffic table and rollouts.")
     scaling: ScalingConfig = Field(default=ScalingConfig(), description="What all deployments that scale share.")
     vector_stores: VectorStoresConfig | None = Field(None, description="Uploads and vector stores of callers; absent: none.")
@@ -266,6 +281,7 @@ class PlatformConfig(Config):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        checks = (name_problems, reference_problems, override_problems, accelerator_problems, key_problems)
+        references = (name_problems, reference_problems, override_problems, key_problems)
+        checks = (*references, accelerator_problems, budget_problems)
         refuse(problem for check in checks for problem in check(self))
         return self

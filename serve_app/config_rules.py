@@ -7,7 +7,14 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # config.py applies these rules, so it imports this file
-    from serve_app.config import AcceleratorPoolConfig, PipelineVersionConfig, PlatformConfig, VariantConfig
+    from serve_app.config import (
+        AcceleratorPoolConfig,
+        EmbedderConfig,
+        PipelineVersionConfig,
+        PlatformConfig,
+        StageScalingConfig,
+        VariantConfig,
+    )
 
 FieldPath = tuple[str | int, ...]
 Problems = Iterator[tuple[FieldPath, str]]
@@ -201,6 +208,40 @@ def _total_problems(config: PlatformConfig) -> Problems:
         if max(needs, default=0) <= have < sum(needs):
             message = f"{len(needs)} variants need at least {sum(needs)} {pool.type} together, {have} declared"
             yield ("accelerators", i), message
+
+
+def variant_units(variant: VariantConfig) -> int:
+    """Return the accelerators that one replica of a variant holds."""
+    return variant.engine.ranks if variant.accelerator else 0
+
+
+def embedder_units(embedder: EmbedderConfig) -> int:
+    """Return the accelerators that one replica of an embedder holds."""
+    return 1 if embedder.accelerator else 0
+
+
+def budget_problems(config: PlatformConfig) -> Problems:
+    """Find what ``scaling.max_accelerators`` cannot hold. Absent: nothing is checked."""
+    if (budget := config.scaling.max_accelerators) is None:
+        return
+    variants = [(path, variant, variant_units(variant)) for path, variant in _variants(config)]
+    needs = [units * _fewest(variant.autoscaling, variant.replicas) for _, variant, units in variants]
+    needs += [embedder_units(embedder) * _fewest(embedder.autoscaling, embedder.replicas) for embedder in config.embedders]
+    total = sum(needs)
+    for path, variant, units in variants:
+        may_sleep = variant.autoscaling is not None and variant.autoscaling.min_replicas == 0
+        if units > budget:
+            yield (*path, "engine"), f"one replica needs {units} accelerators, `scaling.max_accelerators` is {budget}"
+        elif may_sleep and total <= budget < total + units:
+            message = f"it could never wake: one replica needs {units} accelerators, and the fewest replicas of all others"
+            yield (*path, "engine"), f"{message} hold {total} of the {budget} of `scaling.max_accelerators`"
+    if total > budget >= max((units for _, _, units in variants), default=0):
+        message = f"the fewest replicas of all need {total} accelerators together, the limit is {budget}"
+        yield ("scaling", "max_accelerators"), f"{message}; raise it, or lower `min_replicas` or `replicas` of some"
+
+
+def _fewest(scaling: StageScalingConfig | None, replicas: int) -> int:
+    return replicas if scaling is None else scaling.min_replicas
 
 
 def key_problems(config: PlatformConfig) -> Problems:

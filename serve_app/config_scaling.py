@@ -29,6 +29,15 @@ class StageScalingConfig(Config):
     )
     upscale_delay_s: float = Field(3.0, ge=0, description="Seconds the need must last before replicas are added.")
     downscale_delay_s: float = Field(300.0, ge=0, description="Seconds the surplus must last before replicas are removed.")
+    settle_s: float = Field(
+        600.0,
+        ge=0,
+        description="Seconds after replicas were added in which none are removed, unless the load has fallen by a third: what "
+        "was added for a queue is not taken back as soon as the queue is gone.",
+    )
+    queue_drain_s: float = Field(
+        60.0, gt=0, description="Seconds within which replicas are to work off a queue that is over its target: less adds more."
+    )
     max_upscale_factor: float = Field(
         10.0, gt=1, description="Times the present number of replicas that one decision may at most ask for (at least 4 more)."
     )

@@ -184,6 +184,10 @@ class EngineLoad:
     running: int = 0  # requests being decoded
     kv_cache_usage_ratio: float = 0.0  # 0..1
     open_requests: int = 0  # HTTP requests open on the replica's port
+    slots: int = 0  # requests decoded at a time at most; 0: unknown, as while the engine starts
+    arrived: int = 0  # requests that have come to the replica's port since it opened: a counter
+    prefill_tokens_queued: int = 0  # of prompts without an answer's first byte; estimated from the size of bodies
+    tokens_per_s: float = 0.0  # generated, over the last seconds
 
 
 @dataclass(frozen=True, slots=True)

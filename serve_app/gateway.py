@@ -14,7 +14,8 @@ from serve_app.call import Reply as Reply
 from serve_app.contracts import CountingEmbedder, DirectorySnapshot, EmbeddingFingerprint, Retriever
 from serve_app.documents.contract import Documents
 from serve_app.errors import BadRequest, PlatformError, UnknownModel
-from serve_app.pool import ReplicaPool
+from serve_app.needs import Needs
+from serve_app.pool import ReplicaPool, VariantKey
 from serve_app.relay import Relay, Watchers
 from serve_app.replica_set import Balance
 from serve_app.rollout.document import RoutedModel, RoutingDocument
@@ -47,7 +48,8 @@ class Gateway:
         self.pool = ReplicaPool(clock=clock)
         self.attempts = Attempts(clock=clock)
         self.shadows = Shadows(upstream=upstream, pool=self.pool, embedders=lambda: self.stages.embedders, clock=clock)
-        self.pool.on_wait = self.shadows.shed
+        self.needs = Needs(self.pool, clock=clock)
+        self.pool.on_wait = self._make_place
         self.version: tuple[str, int] = ("", -1)
         self._routing = self._traffic = ""
         self._relay = Relay(
@@ -55,9 +57,9 @@ class Gateway:
             pool=self.pool,
             watchers=Watchers(self.attempts, self.shadows),
             view=lambda: self.view,
-            wake=self._start_waking,
+            wake=self._see_asleep,
         )
-        self._waking: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._waking: dict[VariantKey, asyncio.Task[None]] = {}
 
     def update(self, snapshot: DirectorySnapshot) -> None:
         """Take a snapshot: a routing document or a traffic table that cannot be used changes nothing."""
@@ -141,11 +143,23 @@ class Gateway:
             raise UnknownModel(name)
         return self.stages.embedders[name]
 
-    def _start_waking(self, model: str, variant: str) -> None:
-        key = (model, variant)
+    def _make_place(self, key: VariantKey) -> bool:
+        """Take back a copy's place for a request that would wait otherwise; whether there was one."""
+        self.needs.wait(key)
+        return self.shadows.shed(key)
+
+    def _see_asleep(self, model: str, variant: str) -> None:
+        """Have a replica started. A call would make Serve start one at once, also past the budget of accelerators."""
+        known = self.view.models.get(model)
+        if known is not None and variant in known.budgeted:
+            self.needs.miss((model, variant))
+        else:
+            self._start_waking((model, variant))
+
+    def _start_waking(self, key: VariantKey) -> None:
         task = self._waking.get(key)
         if task is None or task.done():
-            self._waking[key] = asyncio.create_task(self._wake_quietly(model, variant))
+            self._waking[key] = asyncio.create_task(self._wake_quietly(*key))
 
     async def _wake_quietly(self, model: str, variant: str) -> None:
         try:

@@ -107,6 +107,11 @@ class ReplicaPool:
         """Requests held here because no replica may take them."""
         return self._waiting
 
+    def held(self) -> dict[VariantKey, int]:
+        """Requests held here, by the variant that each waits for now."""
+        counts = {key: sum(not waiter.lease.done() for waiter in queue) for key, queue in self._queues.items()}
+        return {key: count for key, count in counts.items() if count}
+
     def try_lease(self, target: Target, *, prefix: str | bytes, exclude: Collection[str] = ()) -> Lease | None:
         """Return a lease as ``lease`` does, or None when the request would have to wait for it."""
         if self._queues and target[:2] in self._queues:

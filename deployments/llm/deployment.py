@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoscaling.signals import engine_signals
+from autoscaling.signals import SafeSignals, engine_signals
 from deployments.handles import HandleDirectory
 from deployments.llm.engine import Engine
 from deployments.llm.replica import LlmReplica, ReplicaIdentity
@@ -42,6 +42,7 @@ class LLM:
         )
         engine = build_engine(model, variant)
         self._replica = LlmReplica(identity, variant, engine=engine, directory=HandleDirectory(ROLLOUTS_APP))
+        self._signals = SafeSignals(lambda: engine_signals(self._replica.load()))
         await self._replica.start()
 
     async def wake(self) -> None:
@@ -49,7 +50,7 @@ class LLM:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the signals of ``autoscaling.signals`` for the policy."""
-        return engine_signals(self._replica.load())
+        return self._signals()
 
     async def check_health(self) -> None:
         """Raise when the engine is dead, so that Serve replaces the replica."""

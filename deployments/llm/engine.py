@@ -22,7 +22,7 @@ class Engine(Protocol):
         ...
 
     def load(self) -> EngineLoad:
-        """Return waiting, running and KV-cache use; never blocks."""
+        """Return waiting, running, slots, KV-cache use and tokens per second; never blocks."""
         ...
 
     async def check_health(self) -> None:

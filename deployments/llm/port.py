@@ -1,7 +1,8 @@
 """ReplicaPort: the guarded HTTP port of an LLM replica.
 
 It answers 401 without the cluster's internal token, refuses new requests while draining (marked, so that Routers
-try another replica), and counts what is open, so that a drain knows when it is done.
+try another replica), and counts: what is open, so that a drain knows when it is done; what has arrived and how much of
+it has no answer yet, for scaling.
 """
 
 from __future__ import annotations
@@ -11,24 +12,39 @@ import contextlib
 import hmac
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 import uvicorn
 
-from deployments.llm.engine import AsgiApp, Receive, Scope, Send
+from deployments.llm.engine import AsgiApp, Message, Receive, Scope, Send
 from serve_app.contracts import DRAINING_HEADER
+
+BYTES_PER_TOKEN = 4  # of a request's body; about what English text has
+_LONGEST_SIZE = 15  # digits; a header with more is no size
 
 
 class Guard:
-    """ASGI wrapper: checks the token, refuses while draining, counts open requests."""
+    """ASGI wrapper: checks the token, refuses while draining, counts requests."""
 
     def __init__(self, app: AsgiApp, *, token: str) -> None:
         self._app = app
         self._expected = f"Bearer {token}".encode()
         self.open_requests = 0
+        self.arrived = 0  # POST requests let through since the port opened
+        self._queued_bytes = 0
         self.is_draining = False
         self.is_idle = asyncio.Event()
         self.is_idle.set()
+
+    @property
+    def prefill_tokens_queued(self) -> int:
+        """Tokens of the prompts whose answers have no first byte yet: an estimate, never negative.
+
+        It is the size of those requests' bodies over ``BYTES_PER_TOKEN``. So JSON around a prompt counts, an image counts as
+        text, a body of unknown size (chunked) does not count, and neither does what the engine finds in its cache. An
+        answer that is no stream has its first byte when it is done, so its prompt counts while it is decoded, too.
+        """
+        return self._queued_bytes // BYTES_PER_TOKEN
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -48,11 +64,42 @@ class Guard:
         self.open_requests += 1
         self.is_idle.clear()
         try:
-            await self._app(scope, receive, send)
+            if scope["method"] == "POST":
+                await self._work(scope, receive, send)
+            else:  # health, metrics and the like
+                await self._app(scope, receive, send)
         finally:
             self.open_requests -= 1
             if not self.open_requests:
                 self.is_idle.set()
+
+    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.arrived += 1
+        queued_bytes = _body_bytes(scope)
+        self._queued_bytes += queued_bytes
+
+        def leave_queue() -> None:
+            nonlocal queued_bytes
+            self._queued_bytes -= queued_bytes
+            queued_bytes = 0
+
+        # Not async: it runs for each token of a stream, and a coroutine of its own would be most of its cost.
+        def watched(message: Message) -> Awaitable[None]:
+            # The head of a stream is sent before the prompt is read; only bytes say that it has been.
+            if queued_bytes and message.get("body"):
+                leave_queue()
+            return send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            leave_queue()
+
+
+def _body_bytes(scope: Scope) -> int:
+    """Return the size that a request gives of its body, 0 when it gives none."""
+    size: bytes = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return int(size) if size.isdigit() and len(size) <= _LONGEST_SIZE else 0
 
 
 async def _refuse(send: Send, status: int, message: str, *, code: str) -> None:

@@ -98,9 +98,17 @@ class LlmReplica:
         await self._beat()
 
     def load(self) -> EngineLoad:
-        """Return the engine's load with the count of requests open on the port."""
-        open_requests = self._port.guard.open_requests if self._port else 0
-        return replace(self._engine.load(), open_requests=open_requests)
+        """Return the engine's load with what is counted on the port."""
+        load = self._engine.load()
+        if self._port is None:
+            return load
+        guard = self._port.guard
+        return replace(
+            load,
+            open_requests=guard.open_requests,
+            arrived=guard.arrived,
+            prefill_tokens_queued=guard.prefill_tokens_queued,
+        )
 
     async def check_health(self) -> None:
         """Raise when the engine can no longer serve, or Routers can no longer learn of this replica."""

@@ -12,7 +12,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,6 +21,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from deployments.llm.engine import AsgiApp
+from deployments.rate import Rate
+from deployments.slots import Slots
 from serve_app.config import SimulatedLatency
 from serve_app.contracts import EngineLoad
 
@@ -34,34 +36,14 @@ class _BadField(ValueError):
         self.param = param
 
 
-class Slots:
-    """Batch slots of the simulated engine; whoever finds none free waits in order."""
-
-    def __init__(self, count: int) -> None:
-        self._free = asyncio.Semaphore(count)
-        self.waiting = 0
-        self.running = 0
-
-    async def __aenter__(self) -> None:
-        self.waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self.waiting -= 1
-        self.running += 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self.running -= 1
-        self._free.release()
-
-
 class SimulatedEngine:
     """An Engine that sleeps instead of computing."""
 
-    def __init__(self, model: str, latency: SimulatedLatency) -> None:
+    def __init__(self, model: str, latency: SimulatedLatency, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
         self._latency = latency
         self._slots = Slots(latency.slots)
+        self._generated = Rate(clock=clock)
         self._requests = 0
 
     async def start(self) -> AsgiApp:
@@ -77,9 +59,15 @@ class SimulatedEngine:
         return Starlette(routes=routes)
 
     def load(self) -> EngineLoad:
-        """Return waiting and running requests; the cache use is the share of busy slots."""
-        usage = self._slots.running / self._latency.slots
-        return EngineLoad(waiting=self._slots.waiting, running=self._slots.running, kv_cache_usage_ratio=usage)
+        """Return the load as a real engine would; the cache use is the share of busy slots."""
+        slots = self._slots
+        return EngineLoad(
+            waiting=slots.waiting,
+            running=slots.running,
+            kv_cache_usage_ratio=slots.running / slots.count,
+            slots=slots.count,
+            tokens_per_s=self._generated.per_s(),
+        )
 
     async def check_health(self) -> None:
         """Always healthy."""
@@ -136,6 +124,7 @@ class SimulatedEngine:
             for word in itertools.islice(itertools.cycle(WORDS), count):
                 due_s += self._latency.decode_s_per_token
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+                self._generated.add(1)
                 yield word + " "
 
 

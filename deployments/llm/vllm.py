@@ -6,10 +6,14 @@ import asyncio
 import json
 import logging
 import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deployments.llm.engine import AsgiApp
 from deployments.llm.sources import weights_folder
+from deployments.rate import Rate
 from serve_app.config import EngineConfig, VariantConfig, source_kind
 from serve_app.contracts import EngineLoad
 
@@ -22,11 +26,11 @@ logger = logging.getLogger("ray.serve")
 class VllmEngine:
     """An Engine backed by vLLM 0.29. vllm is imported when the engine starts, never before."""
 
-    def __init__(self, model: str, config: VariantConfig) -> None:
+    def __init__(self, model: str, config: VariantConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
         self._config = config
         self._llm: AsyncLLM | None = None
-        self._latest = _LatestStats()
+        self._latest = _LatestStats(Rate(clock=clock))
 
     async def start(self) -> AsgiApp:
         """Load the weights, start the engine's processes and return vLLM's app.
@@ -44,11 +48,14 @@ class VllmEngine:
         return await _new_app(self._llm, args)
 
     def load(self) -> EngineLoad:
-        """Return what the scheduler last said; nothing unfinished in the front end means nothing at all."""
-        # An abort that empties the engine ends its loop before it reports again, so its last word would be stale.
-        if self._llm is None or not self._llm.output_processor.has_unfinished_requests():
+        """Return what the scheduler last said; nothing unfinished in the front end means that nothing waits or runs."""
+        if self._llm is None:
             return EngineLoad()
-        return self._latest.load
+        # An abort that empties the engine ends its loop before it reports again, so its last word would be stale.
+        is_idle = not self._llm.output_processor.has_unfinished_requests()
+        load = EngineLoad() if is_idle else self._latest.load
+        slots = self._llm.vllm_config.scheduler_config.max_num_seqs
+        return replace(load, slots=slots, tokens_per_s=self._latest.tokens.per_s())
 
     async def check_health(self) -> None:
         """Raise EngineDeadError when the engine's process is gone."""
@@ -62,10 +69,22 @@ class VllmEngine:
 
 
 class _LatestStats:
-    """Keeps the newest SchedulerStats; vLLM calls it from the replica's own event loop."""
+    """Keeps the newest SchedulerStats and counts tokens; vLLM calls it from the replica's own event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Rate) -> None:
         self.load = EngineLoad()
+        self.tokens = tokens
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any) -> None:
+        """Take what one step of the engine was; vLLM leaves out what there is nothing to say of."""
+        if scheduler_stats is not None:
+            self.load = EngineLoad(
+                waiting=scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
+                running=scheduler_stats.num_running_reqs,
+                kv_cache_usage_ratio=scheduler_stats.kv_cache_usage,
+            )
+        if iteration_stats is not None:
+            self.tokens.add(iteration_stats.num_generation_tokens)
 
     def factory(self) -> Any:
         """Return a vLLM StatLoggerFactory which records here."""
@@ -77,13 +96,8 @@ class _LatestStats:
             def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:  # noqa: ARG002
                 self.engine_index = engine_index
 
-            def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
-                if scheduler_stats is not None:
-                    latest.load = EngineLoad(
-                        waiting=scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
-                        running=scheduler_stats.num_running_reqs,
-                        kv_cache_usage_ratio=scheduler_stats.kv_cache_usage,
-                    )
+            def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+                latest.record(scheduler_stats, iteration_stats)
 
             def log_engine_initialized(self) -> None:
                 pass

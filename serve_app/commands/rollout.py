@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.text import Text
+from rich.console import Console, Group
 
 from serve_app.commands.client import connect, get_json, post_json
 from serve_app.commands.rollout_tables import decided, history, report
+from serve_app.commands.watching import keep_showing
 from serve_app.errors import CommandError
 from serve_app.rollout.commands import Verb
 
 ALL = "/admin/rollouts"
-WATCH_S = 2.0
 
 
 def show_status(name: str | None, *, url: str, as_json: bool, watch: bool) -> None:
@@ -31,35 +28,9 @@ def show_status(name: str | None, *, url: str, as_json: bool, watch: bool) -> No
         if as_json:
             typer.echo(json.dumps(get_json(client, _path(name) if name else ALL), indent=2))
         elif watch:
-            keep_showing(client, name, console=Console())
+            keep_showing(lambda: _look(client, name), console=Console())
         else:
             Console().print(_look(client, name))
-
-
-def keep_showing(
-    client: httpx.Client,
-    name: str | None,
-    *,
-    console: Console,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Show how things stand, every ``WATCH_S`` seconds until Ctrl-C. Raises CommandError when the first look fails."""
-    shown: RenderableType = _look(client, name)
-    with Live(shown, console=console, auto_refresh=False) as live:
-        while True:
-            _draw(live, shown)
-            sleep(WATCH_S)
-            try:
-                shown = _look(client, name)
-            except CommandError as err:  # the Router that answered may be on its way out; another one comes
-                shown = Group(shown, Text(f"{err}; trying again", style="bold red"))
-
-
-def _draw(live: Live, shown: RenderableType) -> None:
-    if live.console.is_terminal and not live.console.is_dumb_terminal:
-        live.update(shown, refresh=True)
-    else:  # no cursor to move there, so Live would keep everything for its end
-        live.console.print(shown)
 
 
 def _look(client: httpx.Client, name: str | None) -> Group:

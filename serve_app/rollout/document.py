@@ -24,7 +24,7 @@ from serve_app.config import (
     VectorStoresConfig,
 )
 from serve_app.config_rollouts import RolloutConfig, ShadowConfig, rollout_problems, shadow_problems
-from serve_app.config_rules import refuse, share_problems
+from serve_app.config_rules import refuse, share_problems, variant_units
 from serve_app.rollout.table import Share, Split
 
 # Changing these in place does not restart replicas, so they are no part of what a replica is made of.
@@ -40,6 +40,9 @@ class RoutedVariant(Config):
     max_leases: int = Field(description="Requests one Router may have open on one replica.")
     engine: str = Field(description="Kind of engine.")
     may_sleep: bool = Field(False, description="Whether it may have no replica until a request wakes it.")
+    is_budgeted: bool = Field(
+        False, description="Whether its replicas share accelerators with others: Routers leave it to the policy to wake it."
+    )
     max_model_len: int | None = Field(None, description="Longest prompt plus answer, in tokens, where it is configured.")
 
 
@@ -57,6 +60,11 @@ class RoutedModel(Config):
     def weights(self) -> tuple[tuple[str, int], ...]:
         """(variant, declared weight) in the declared order."""
         return tuple((v.name, v.weight) for v in self.variants)
+
+    @cached_property
+    def budgeted(self) -> frozenset[str]:
+        """Variants that only the policy may wake."""
+        return frozenset(v.name for v in self.variants if v.is_budgeted)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -91,7 +99,7 @@ class RoutingDocument(Config):
 def routing_document(config: PlatformConfig) -> RoutingDocument:
     """Return what Routers need to know of a platform."""
     return RoutingDocument(
-        models=tuple(map(_routed_model, config.models)),
+        models=tuple(_routed_model(model, has_budget=config.scaling.max_accelerators is not None) for model in config.models),
         pipelines=config.pipelines,
         embedders=tuple(e.name for e in config.embedders),
         vector_stores=_routed_stores(config.vector_stores),
@@ -134,10 +142,10 @@ def revision(part: Config, *, without: frozenset[str] = frozenset({"weight"})) -
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _routed_model(model: ModelConfig) -> RoutedModel:
+def _routed_model(model: ModelConfig, *, has_budget: bool) -> RoutedModel:
     return RoutedModel(
         name=model.name,
-        variants=tuple(map(_routed, model.variants)),
+        variants=tuple(_routed(variant, has_budget=has_budget) for variant in model.variants),
         rollout=model.rollout,
         shadow=model.shadow,
         fallback=model.fallback,
@@ -149,7 +157,7 @@ def _routed_stores(stores: VectorStoresConfig | None) -> RoutedVectorStores | No
     return None if stores is None else RoutedVectorStores(embedder=stores.embedder, max_file_bytes=stores.max_file_bytes)
 
 
-def _routed(variant: VariantConfig) -> RoutedVariant:
+def _routed(variant: VariantConfig, *, has_budget: bool) -> RoutedVariant:
     return RoutedVariant(
         name=variant.name,
         weight=variant.weight,
@@ -157,5 +165,6 @@ def _routed(variant: VariantConfig) -> RoutedVariant:
         max_leases=variant.max_leases,
         engine=variant.engine.kind,
         may_sleep=variant.autoscaling is not None and variant.autoscaling.min_replicas == 0,
+        is_budgeted=has_budget and variant_units(variant) > 0,
         max_model_len=variant.engine.max_model_len,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from serve_app.rollout.telemetry import RouterReport, ShadowStats, VariantKey, VariantStats, Waiting
@@ -18,6 +18,7 @@ class _Router:
     seen_s: float
     table_version: int
     waiting: dict[VariantKey, Waiting]
+    held: dict[VariantKey, int]
 
 
 @dataclass(slots=True)
@@ -43,7 +44,9 @@ class Gathering:
         known = self._routers.get(report.router) or self._away.pop(report.router, None)
         is_new = known is None or report.seq > known.seq
         seq = report.seq if known is None else max(known.seq, report.seq)
-        self._routers[report.router] = _Router(seq, now_s, report.table_version, dict(report.waiting))
+        self._routers[report.router] = _Router(
+            seq, now_s, report.table_version, waiting=dict(report.waiting), held=dict(report.held)
+        )
         if not is_new:
             return
         for key, stats in report.stats.items():
@@ -85,6 +88,14 @@ class Gathering:
         for router in self._routers.values():
             if (theirs := router.waiting.get(key)) is not None:
                 made.merge(theirs)
+        return made
+
+    def held(self, *, now_s: float) -> Counter[VariantKey]:
+        """Return the requests that wait on all Routers; those of a Router that has fallen silent have gone with it."""
+        made: Counter[VariantKey] = Counter()
+        for router in self._routers.values():
+            if now_s - router.seen_s <= AWAY_S:  # ticks notice it too, but not before every replica could be heard
+                made.update(router.held)
         return made
 
     def tables(self) -> dict[str, int]:

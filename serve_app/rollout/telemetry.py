@@ -126,3 +126,4 @@ class RouterReport:
     stats: Mapping[VariantKey, VariantStats]
     waiting: Mapping[VariantKey, Waiting]
     shadows: Mapping[VariantKey, ShadowStats] = field(default_factory=dict)
+    held: Mapping[VariantKey, int] = field(default_factory=dict)  # requests that wait there now, since no replica takes them

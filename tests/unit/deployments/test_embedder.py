@@ -10,6 +10,7 @@ from deployments.embedder import UNHEALTHY_AFTER, EmbedBatch, Embedder, EmbedOne
 from serve_app.config import EmbedderConfig
 from serve_app.contracts import EmbeddingFingerprint
 from serve_app.errors import BadRequest
+from tests.unit.serve_app.fakes import turns
 
 CONFIG = EmbedderConfig(name="fake", source="org/fake", max_batch_size=4)
 
@@ -24,8 +25,11 @@ class LengthEncoder:
         self.passes: list[list[str]] = []
         self.threads: set[str] = set()
         self.is_broken = False
+        self.may_encode = threading.Event()
+        self.may_encode.set()
 
     def encode(self, texts: Sequence[str]) -> list[list[float]]:
+        assert self.may_encode.wait(30)
         if self.is_broken:
             raise RuntimeError("device lost")
         self.passes.append(list(texts))
@@ -50,7 +54,8 @@ def join_what_waits(embed_batch: EmbedBatch, config: EmbedderConfig) -> EmbedOne
                 for _, future in batch:
                     future.set_exception(err)
                 continue
-            for (_, future), vector in zip(batch, vectors, strict=True):
+            answered = [(future, vector) for (_, future), vector in zip(batch, vectors, strict=True) if not future.done()]
+            for future, vector in answered:
                 future.set_result(vector)
 
     async def one(text: str) -> list[float]:
@@ -137,6 +142,52 @@ async def test_passes_that_keep_failing_make_it_unhealthy_until_one_works() -> N
     encoder.is_broken = False
     await stage.embed(["a"])
     await stage.check_health()
+
+
+async def load(stage: Embedder) -> tuple[float, ...]:
+    """Return (waiting, running, slots, arrived)."""
+    signals = await stage.record_autoscaling_stats()
+    return tuple(signals[f"manta_{name}"] for name in ("waiting", "running", "slots", "arrived"))
+
+
+async def test_its_load_is_counted_in_texts() -> None:
+    encoder = LengthEncoder()
+    stage = embedder(encoder)
+    assert await load(stage) == (0, 0, 4, 0)
+    encoder.may_encode.clear()
+    calls = [asyncio.create_task(stage.embed(["a"] * count)) for count in (6, 1)]
+    await turns()
+    assert await load(stage) == (3, 4, 4, 7)
+    encoder.may_encode.set()
+    await asyncio.gather(*calls)
+    assert await load(stage) == (0, 0, 4, 7)
+
+
+async def test_refused_texts_and_failed_passes_leave_no_load() -> None:
+    encoder = LengthEncoder()
+    stage = embedder(encoder)
+    encoder.is_broken = True
+    with pytest.raises(RuntimeError, match="device lost"):
+        await stage.embed(["a", "b"])
+    with pytest.raises(BadRequest):
+        await stage.embed([])
+    await turns()
+    assert await load(stage) == (0, 0, 4, 2)
+
+
+async def test_a_caller_that_leaves_takes_its_texts_off_and_the_pass_it_is_in_goes_on() -> None:
+    encoder = LengthEncoder()
+    stage = embedder(encoder)
+    encoder.may_encode.clear()
+    call = asyncio.create_task(stage.embed(["a"] * 4))
+    await turns()
+    call.cancel()
+    await asyncio.wait([call])
+    await turns()
+    assert await load(stage) == (0, 4, 4, 4)
+    encoder.may_encode.set()
+    await stage.embed(["b"])
+    assert await load(stage) == (0, 0, 4, 5)
 
 
 def test_a_model_that_cannot_load_fails_the_constructor() -> None:

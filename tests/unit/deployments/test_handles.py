@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from deployments import handles as handles_module
-from deployments.handles import HandleDirectory, HandleEmbedders, HandleRetriever, LazyHandle, wake
+from deployments.handles import HandleDirectory, HandleEmbedders, HandleRetriever, HandleRollouts, LazyHandle, wake
 from deployments.names import embedder_app, llm_app
 from serve_app.contracts import EmbeddingFingerprint, SearchQuery
 from serve_app.errors import EmptyCollection, RateLimited, Unavailable
@@ -20,6 +20,7 @@ ANSWERS: dict[str, Any] = {
     "describe": EmbeddingFingerprint("org/a", 1, normalized=True),
     "search": HITS,
     "watch": snapshot(),
+    "scaling": {"apps": []},
 }
 
 
@@ -61,6 +62,11 @@ async def test_the_directory_is_rollouts(serve: FakeServe) -> None:
         ("rollouts", "Rollouts", "deregister", "r1"),
         ("rollouts", "Rollouts", "watch", "e", 1),
     ]
+
+
+async def test_rollouts_tells_how_scaling_stands(serve: FakeServe) -> None:
+    assert await HandleRollouts("rollouts").scaling() == {"apps": []}
+    assert serve.calls == [("rollouts", "Rollouts", "scaling")]
 
 
 async def test_embedders_are_found_by_name_and_kept(serve: FakeServe) -> None:

@@ -12,7 +12,7 @@ from deployments.reporting import Reporter, keep_reporting
 from serve_app.gateway import Gateway
 from serve_app.rollout.gathering import Gathering
 from serve_app.rollout.telemetry import Outcome, RouterReport
-from tests.unit.serve_app.fakes import FakeClock, document, gateway, model, snapshot, until
+from tests.unit.serve_app.fakes import FakeClock, document, entry, gateway, model, snapshot, turns, until
 
 CANARY = ("chat", "canary")
 TWO = document(models=(model(("stable", 90), ("canary", 10)),))
@@ -120,6 +120,7 @@ async def test_reporting_goes_on_while_rollouts_is_away(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reporting, "REPORT_S", 0.0)
+    monkeypatch.setattr(reporting, "REST_S", 0.0)
     made, rollouts = followed(), Rollouts("before", "before")
     answer(made)
     with caplog.at_level(logging.WARNING, logger="ray.serve"):
@@ -129,3 +130,46 @@ async def test_reporting_goes_on_while_rollouts_is_away(
         await asyncio.wait([keeping])
     assert rollouts.total() == Counter({Outcome.OK: 1})
     assert caplog.text.count("Rollouts does not take reports") == 1
+
+
+SLEEPING = ("chat", "stable")
+
+
+async def test_a_report_tells_what_waits_each_time_anew() -> None:
+    made, rollouts = followed(), Rollouts("before")
+    reporter = Reporter(made, router="r")
+    made.needs.miss(SLEEPING)
+    with pytest.raises(OSError, match="away"):
+        await reporter.send(rollouts.report)
+    await reporter.send(rollouts.report)
+    made.pool.update([entry("r1")], is_complete=True)
+    await reporter.send(rollouts.report)
+    assert [report.held for report in rollouts.reports] == [{SLEEPING: 1}, {}]
+
+
+async def test_a_variant_that_has_to_wake_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "REPORT_S", 3600.0)
+    monkeypatch.setattr(reporting, "REST_S", 0.0)
+    made, rollouts = followed(), Rollouts()
+    keeping = asyncio.create_task(keep_reporting(Reporter(made, router="r"), rollouts.report))
+    await turns(10)
+    assert rollouts.reports == []
+    made.needs.miss(SLEEPING)
+    await turns(10)
+    assert [report.held for report in rollouts.reports] == [{SLEEPING: 1}]
+    made.needs.miss(SLEEPING)  # told already
+    await turns(10)
+    assert len(rollouts.reports) == 1
+    keeping.cancel()
+    await asyncio.wait([keeping])
+
+
+async def test_reports_rest_however_much_there_is_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "REST_S", 3600.0)
+    made, rollouts = followed(), Rollouts()
+    made.needs.miss(SLEEPING)
+    keeping = asyncio.create_task(keep_reporting(Reporter(made, router="r"), rollouts.report))
+    await turns(10)
+    assert rollouts.reports == []
+    keeping.cancel()
+    await asyncio.wait([keeping])

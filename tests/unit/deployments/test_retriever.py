@@ -10,6 +10,7 @@ from deployments.retriever import CHECK_EVERY_S, Retriever
 from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, SearchQuery, Vector
 from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
 from serve_app.filters import Comparison, Filter, Scalar
+from tests.unit.serve_app.fakes import turns
 
 PRINT = EmbeddingFingerprint("org/fake", dimension=1, normalized=True)
 HIT = Hit(Chunk("d#0", "d", 0, title="D", headings=(), text="t", start=0, end=1), 1.0)
@@ -19,9 +20,12 @@ QUERY = SearchQuery(collection="docs", embedder="fake", text="why?", top_k=3)
 @dataclass
 class FakeEmbedder:
     delay_s: float = 0.0
+    may_embed: asyncio.Event | None = None
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         await asyncio.sleep(self.delay_s)
+        if self.may_embed is not None:
+            await self.may_embed.wait()
         return [[float(len(text))] for text in texts]
 
     async def describe(self) -> EmbeddingFingerprint:
@@ -34,6 +38,7 @@ class FakeStore:
     described: int = 0
     filters: Filter | None = None
     searches: list[tuple[str, Vector, str, int]] = field(default_factory=list)
+    may_find: asyncio.Event | None = None
 
     async def describe(self, collection: str) -> CollectionInfo | None:
         self.described += 1
@@ -49,6 +54,8 @@ class FakeStore:
     ) -> list[Hit]:
         self.filters = filters
         self.searches.append((collection, vector, text, top_k))
+        if self.may_find is not None:
+            await self.may_find.wait()
         return [HIT]
 
     async def create(self, collection: str, fingerprint: EmbeddingFingerprint) -> None: ...
@@ -135,3 +142,66 @@ async def test_filters_reach_the_store() -> None:
     wanted = Comparison("eq", "year", 2024)
     await Retriever([], store, embedders={"fake": FakeEmbedder()}).search(replace(QUERY, filters=wanted))
     assert store.filters == wanted
+
+
+async def load(stage: Retriever) -> tuple[float, ...]:
+    """Return (waiting, running, slots, arrived)."""
+    signals = await stage.record_autoscaling_stats()
+    return tuple(signals[f"manta_{name}"] for name in ("waiting", "running", "slots", "arrived"))
+
+
+def bounded(store: FakeStore, embedder: FakeEmbedder | None = None) -> Retriever:
+    """Return one that searches twice at a time."""
+    return Retriever([], store, embedders={"fake": embedder or FakeEmbedder()}, max_concurrent_searches=2)
+
+
+async def test_searches_over_the_bound_wait_for_the_store() -> None:
+    store = FakeStore(info(), may_find=asyncio.Event())
+    stage = bounded(store)
+    searches = [asyncio.create_task(stage.search(QUERY)) for _ in range(5)]
+    await turns()
+    assert (len(store.searches), await load(stage)) == (2, (3, 2, 2, 5))
+    assert store.may_find is not None
+    store.may_find.set()
+    assert await asyncio.gather(*searches) == [[HIT]] * 5
+    assert await load(stage) == (0, 0, 2, 5)
+
+
+async def test_waiting_for_the_embedder_is_no_load_of_the_retriever() -> None:
+    may_embed = asyncio.Event()
+    stage = bounded(FakeStore(info()), FakeEmbedder(may_embed=may_embed))
+    searches = [asyncio.create_task(stage.search(QUERY)) for _ in range(5)]
+    await turns()
+    assert await load(stage) == (0, 0, 2, 0)
+    may_embed.set()
+    await asyncio.gather(*searches)
+    assert await load(stage) == (0, 0, 2, 5)
+
+
+async def test_searches_that_are_cancelled_or_late_give_their_places_back() -> None:
+    store = FakeStore(info(), may_find=asyncio.Event())
+    stage = bounded(store)
+    patient = [asyncio.create_task(stage.search(QUERY)) for _ in range(3)]
+    hasty = asyncio.create_task(stage.search(replace(QUERY, budget_s=0.001)))
+    with pytest.raises(DeadlineExceeded):
+        await hasty
+    assert await load(stage) == (1, 2, 2, 4)
+    for search in patient[:2]:
+        search.cancel()
+    await turns()
+    assert await load(stage) == (0, 1, 2, 4)
+    patient[2].cancel()
+    await asyncio.wait(patient)
+    assert await load(stage) == (0, 0, 2, 4)
+
+
+async def test_a_search_that_fails_in_the_store_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> list[Hit]:
+        raise OSError("store away")
+
+    store = FakeStore(info())
+    monkeypatch.setattr(store, "search", fail)
+    stage = bounded(store)
+    with pytest.raises(OSError, match="store away"):
+        await stage.search(QUERY)
+    assert await load(stage) == (0, 0, 2, 1)

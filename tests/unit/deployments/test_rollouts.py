@@ -339,6 +339,47 @@ async def test_what_routers_report_reaches_the_statistics(world: World) -> None:
     assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
+SCALING: dict[str, Any] = {
+    "max_accelerators": 4,
+    "apps": {"llm.chat.stable": {"deployment": "LLM", "settings": {"max_replicas": 3}, "units": 2}},
+}
+
+
+async def test_scaling_settings_and_held_requests_are_published(world: World) -> None:
+    it = await world.complete({**config(), "scaling": SCALING})
+    assert json.loads(world.cluster.values["scaling"])["max_accelerators"] == 4
+    await it.report(RouterReport("a", 1, 1, {}, {}, held={("chat", "stable"): 3}))
+    await it.tick()
+    assert json.loads(world.cluster.values["held"]) == {
+        "stamp": world.clock.now_s,
+        "held": {"llm.chat.stable": 3},
+        "holding": {"llm.chat.stable": 1, "llm.chat.canary": 1},
+    }
+    told = await it.scaling()
+    assert (told["budget"], [app["held"] for app in told["apps"]]) == ({"max_accelerators": 4, "in_use": 2}, [3])
+
+
+async def test_nothing_is_published_of_replicas_before_every_one_could_be_heard(world: World) -> None:
+    it = await world.start({**config(), "scaling": SCALING})
+    await it.tick()
+    assert "held" not in world.cluster.values
+
+
+async def test_bad_scaling_settings_are_refused_with_the_routing_beside_them(world: World) -> None:
+    it = await world.start({**canary(), "scaling": SCALING})
+    kept = dict(world.cluster.values)
+    await it.reconfigure({**config(), "scaling": {"apps": 3}})
+    assert (weights(await it.status()), world.cluster.values) == ({"stable": 100, "canary": 0}, kept)
+    assert "the configuration was refused" in (await it.rollouts())["refused"]
+
+
+async def test_scaling_settings_survive_a_process_that_gets_none_that_are_good(world: World) -> None:
+    await world.start({**config(), "scaling": SCALING})
+    kept = dict(world.cluster.values)
+    it = await world.start(BAD["field"])
+    assert ((await it.scaling())["budget"]["max_accelerators"], world.cluster.values) == (4, kept)
+
+
 async def test_a_look_that_fails_is_logged_and_the_next_one_follows(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,8 +6,10 @@ import logging
 import pytest
 
 from deployments import router as router_module
-from deployments.router import build_asgi, follow
+from deployments.busy import BusyShare
+from deployments.router import build_asgi, follow, router_signals
 from serve_app.contracts import DirectorySnapshot
+from tests.unit.deployments.clock import Clock
 from tests.unit.serve_app.fakes import entry, gateway, snapshot, turns, until
 
 
@@ -77,3 +79,10 @@ async def test_the_ingress_answers_lifespan_before_there_is_a_router() -> None:
 
     await build_asgi()({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.shutdown.complete"]
+
+
+def test_the_load_of_a_router_is_how_busy_its_process_is() -> None:
+    cpu, clock = Clock(0.0), Clock(0.0)
+    busy = BusyShare(cpu=cpu, clock=clock)
+    cpu.now_s, clock.now_s = 3.0, 4.0
+    assert router_signals(busy) == {"manta_waiting": 0, "manta_running": 0.75, "manta_slots": 1, "manta_arrived": 0}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from ray.serve.config import gRPCOptions
 from ray.serve.schema import ServeDeploySchema
 
+from autoscaling.document import ScalingDocument
 from serve_app.apps import build_schema, cpus_needed
 from serve_app.config import PlatformConfig
 from serve_app.errors import CommandError, OpenToEverybody
@@ -75,13 +77,18 @@ def test_a_weight_change_touches_only_the_user_config_of_rollouts() -> None:
     assert before["rollouts"] == after["rollouts"]
 
 
+def bounds(app: dict[str, Any]) -> tuple[int, int]:
+    scaling = app["deployments"][0]["autoscaling_config"]
+    return scaling["min_replicas"], scaling["max_replicas"]
+
+
 def test_replica_counts_and_bounds_change_no_arguments() -> None:
     changed = copy.deepcopy(DOCUMENT)
     variant(changed)["replicas"] = 5
     variant(changed, 1)["autoscaling"]["max_replicas"] = 9
     before, after = apps(DOCUMENT), apps(changed)
     assert {n: a["args"] for n, a in before.items()} == {n: a["args"] for n, a in after.items()}
-    assert after["llm.chat.stable"]["deployments"][0]["num_replicas"] == 5
+    assert bounds(after["llm.chat.stable"]) == (5, 5)
 
 
 def test_rollouts_carries_the_whole_routing_document() -> None:
@@ -89,6 +96,17 @@ def test_rollouts_carries_the_whole_routing_document() -> None:
     document = RoutingDocument.model_validate(user_config["routing"])
     assert [m.weights for m in document.models] == [(("stable", 90), ("canary", 10))]
     assert [p.name for p in document.pipelines] == ["docs"]
+
+
+def test_scaling_settings_change_nothing_but_the_user_config_of_rollouts() -> None:
+    changed = copy.deepcopy(DOCUMENT)
+    variant(changed, 1)["autoscaling"]["target_queue_depth"] = 7
+    changed["scaling"] = {"max_accelerators": 8}
+    before, after = apps(DOCUMENT), apps(changed)
+    assert [name for name in before if before[name] != after[name]] == ["rollouts", "llm.chat.stable"]
+    user_config = after["rollouts"]["deployments"][0]["user_config"]
+    document = ScalingDocument.model_validate(user_config["scaling"])
+    assert (document.max_accelerators, document.apps["llm.chat.canary"].settings.target_queue_depth) == (8, 7)
 
 
 def test_an_accelerator_reserves_one_gpu_a_rank_and_cpu_variants_reserve_none() -> None:
@@ -100,15 +118,101 @@ def test_an_accelerator_reserves_one_gpu_a_rank_and_cpu_variants_reserve_none() 
 def test_autoscaling_goes_by_our_policy_within_the_configured_bounds() -> None:
     scaling = apps(DOCUMENT)["llm.chat.canary"]["deployments"][0]["autoscaling_config"]
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (0, 3)
-    assert scaling["policy"] == {
-        "policy_function": "autoscaling.policy:QueueDepthPolicy",
-        "policy_kwargs": {"target_queue_depth": 2.0},
-    }
+    assert scaling["policy"] == {"policy_function": "autoscaling.policy:QueueDepthPolicy", "policy_kwargs": {}}
 
 
 def test_cpus_needed_counts_every_replica_at_its_most() -> None:
     # rollouts 0.1, embedder 1, stable 1, canary 3 x 2, retriever 0.5, routers 2 x 1
     assert cpus_needed(schema(DOCUMENT)) == pytest.approx(10.6)
+
+
+STAGES = ["embedder.minilm", "llm.chat.stable", "retriever", "router"]
+
+
+def scaled(**settings: Any) -> dict[str, Any]:
+    """Return the document with every stage scaled."""
+    changed = copy.deepcopy(DOCUMENT)
+    changed["retriever"], changed["router"] = {}, {}
+    for stage in (changed["embedders"][0], variant(changed), changed["retriever"], changed["router"]):
+        stage["autoscaling"] = {"min_replicas": 2, "max_replicas": 4, **settings}
+    return changed
+
+
+def test_every_stage_scales_by_one_policy_that_takes_no_arguments() -> None:
+    made = apps(scaled(target_queue_depth=9, upscale_delay_s=1))
+    for name in STAGES:
+        deployment = made[name]["deployments"][0]
+        assert "num_replicas" not in deployment
+        assert deployment["autoscaling_config"] == {
+            "min_replicas": 2,
+            "max_replicas": 4,
+            "upscale_delay_s": 0.0,
+            "downscale_delay_s": 0.0,
+            "metrics_interval_s": 1.0,
+            "look_back_period_s": 5.0,
+            "policy": {"policy_function": "autoscaling.policy:QueueDepthPolicy", "policy_kwargs": {}},
+        }
+
+
+def test_with_a_budget_serve_starts_no_accelerator_by_itself() -> None:
+    before, after = apps(DOCUMENT), apps({**DOCUMENT, "scaling": {"max_accelerators": 8}})
+    stable = "llm.chat.stable"  # the only one on an accelerator
+    assert (bounds(before[stable]), bounds(after[stable])) == ((1, 1), (0, 1))
+    assert before[stable]["args"] == after[stable]["args"]
+    assert [name for name in STAGES if bounds(before[name]) != bounds(after[name])] == [stable]
+
+
+def test_without_autoscaling_a_stage_has_its_fixed_number_and_the_policy_all_the_same() -> None:
+    fixed = {**DOCUMENT, "router": {"replicas": 3}, "retriever": {"replicas": 5}}
+    made = apps(fixed)
+    assert [bounds(made[name]) for name in STAGES] == [(1, 1), (1, 1), (5, 5), (3, 3)]
+    policies = {json.dumps(made[name]["deployments"][0]["autoscaling_config"]["policy"]) for name in STAGES}
+    assert policies == {json.dumps(apps(scaled())[STAGES[0]]["deployments"][0]["autoscaling_config"]["policy"])}
+
+
+def test_a_variant_without_replicas_has_none_whoever_calls() -> None:
+    none = copy.deepcopy(DOCUMENT)
+    variant(none)["replicas"] = 0
+    deployment = apps(none)["llm.chat.stable"]["deployments"][0]
+    assert (deployment["num_replicas"], "autoscaling_config" in deployment) == (0, False)
+
+
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
+def test_ray_accepts_a_schema_in_which_every_stage_scales() -> None:
+    accepted = ServeDeploySchema.model_validate(schema(scaled()))
+    assert [a.name for a in accepted.applications] == list(apps(DOCUMENT))
+
+
+@pytest.mark.parametrize("target", ["embedder", "retriever", "router"])
+def test_how_many_replicas_a_stage_has_is_no_part_of_its_arguments(target: str) -> None:
+    def changed(**settings: Any) -> dict[str, Any]:
+        document = copy.deepcopy(DOCUMENT)
+        if target == "embedder":
+            document["embedders"][0] |= settings
+        else:
+            document[target] = settings
+        return {name: app["args"] for name, app in apps(document).items()}
+
+    before = changed()
+    assert changed(replicas=7) == before
+    assert changed(autoscaling={"min_replicas": 2, "max_replicas": 9, "target_queue_depth": 1}) == before
+
+
+def test_the_settings_of_a_scaled_stage_change_nothing_that_serve_counts_into_its_version() -> None:
+    before, after = apps(scaled()), apps(scaled(target_queue_depth=1, headroom=0, downscale_delay_s=1))
+    for name in STAGES:
+        assert before[name] == after[name]
+
+
+def test_the_searches_at_a_time_are_what_a_retriever_is_made_of_and_its_cores_are_reserved() -> None:
+    made = apps({**DOCUMENT, "retriever": {"max_concurrent_searches": 3, "cpus": 2}})["retriever"]
+    assert made["args"]["config"] == {"max_concurrent_searches": 3}
+    assert made["deployments"][0]["ray_actor_options"] == {"num_cpus": 2.0}
+
+
+def test_cpus_needed_counts_scaled_stages_at_their_most() -> None:
+    # rollouts 0.1, embedder 4 x 1, stable 4 x 1, canary 3 x 2, retriever 4 x 0.5, routers 4 x 1
+    assert cpus_needed(schema(scaled())) == pytest.approx(20.1)
 
 
 def local(document: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -124,6 +228,7 @@ def test_grpc_is_served_beside_rest_unless_it_is_switched_off() -> None:
     assert "grpc_options" not in local(DOCUMENT, grpc_port=None)
 
 
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
 def test_what_serve_calls_for_grpc_can_be_imported() -> None:
     options = ServeDeploySchema.model_validate(local({})).grpc_options
     assert [f.__name__ for f in gRPCOptions(**options.model_dump()).grpc_servicer_func_callable] == [

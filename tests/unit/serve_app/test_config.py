@@ -19,6 +19,7 @@ FULL: dict[str, Any] = {
     "models": [
         {
             "name": "chat",
+            "priority": 9,
             "variants": [
                 {
                     "name": "stable",
@@ -33,7 +34,7 @@ FULL: dict[str, Any] = {
             "shadow": {"variant": "canary", "percent": 10},
         }
     ],
-    "embedders": [{"name": "minilm", "source": "org/embedder"}],
+    "embedders": [{"name": "minilm", "source": "org/embedder", "autoscaling": {"max_replicas": 2}}],
     "pipelines": [
         {
             "name": "docs",
@@ -62,8 +63,10 @@ FULL: dict[str, Any] = {
     "vector_store": {"kind": "lancedb"},
     "auth": {"keys": [{"name": "team", "hash": f"sha256:{'0' * 32}:{'0' * 64}", "models": ["chat", "docs"]}]},
     "limits": {"max_waiting": 1},
-    "router": {"replicas": 2},
+    "router": {"replicas": 2, "autoscaling": {"min_replicas": 2, "max_replicas": 4}},
+    "retriever": {"max_concurrent_searches": 8, "autoscaling": {"max_replicas": 3}},
     "rollouts": {"state_uri": "./data/rollouts"},
+    "scaling": {"max_accelerators": 2},
     "accelerators": [{"type": "L40S", "per_node": 2}],
     "vector_stores": {"embedder": "minilm"},
 }
@@ -80,6 +83,7 @@ LEVELS = [
     ("models", 0, "rollout", "gates"),
     ("models", 0, "shadow"),
     ("embedders", 0),
+    ("embedders", 0, "autoscaling"),
     ("pipelines", 0),
     ("pipelines", 0, "versions", 0),
     ("pipelines", 0, "versions", 0, "condense"),
@@ -92,7 +96,11 @@ LEVELS = [
     ("auth", "keys", 0),
     ("limits",),
     ("router",),
+    ("router", "autoscaling"),
+    ("retriever",),
+    ("retriever", "autoscaling"),
     ("rollouts",),
+    ("scaling",),
     ("accelerators", 0),
     ("vector_stores",),
 ]

@@ -9,6 +9,7 @@ from serve_app import pool as pool_module
 from serve_app.errors import Unavailable, UnknownModel
 from serve_app.gateway import Gateway
 from serve_app.replica_set import Balance
+from serve_app.rollout.document import RoutingDocument
 from tests.unit.serve_app.fakes import (
     BROKEN,
     FakeResponse,
@@ -74,6 +75,40 @@ async def test_a_sleeping_variant_is_woken_once() -> None:
     assert [reply.variant for reply in await asyncio.gather(*asking)] == ["stable"] * 3
     woken_of(made).may_end.set()
     await turns()
+
+
+def budgeted(*weights: tuple[str, int]) -> RoutingDocument:
+    """Return a document whose variants share accelerators with others."""
+    chat = model(*weights)
+    variants = tuple(each.model_copy(update={"is_budgeted": True}) for each in chat.variants)
+    return document(models=(chat.model_copy(update={"variants": variants}),))
+
+
+async def test_a_sleeping_variant_that_shares_accelerators_is_left_to_the_policy() -> None:
+    made = gateway()
+    made.update(snapshot(routing=budgeted(("stable", 100))))
+    asking = asyncio.create_task(relay(made))
+    await turns()
+    assert (woken_of(made).calls, made.needs.news.is_set(), made.needs.tell()) == ([], True, {("chat", "stable"): 1})
+    made.pool.update([entry("r1")], is_complete=True)
+    assert ((await asking).variant, made.needs.tell()) == ("stable", {})
+
+
+async def test_a_sleeping_variant_is_missed_although_another_answers_for_it() -> None:
+    made = gateway()
+    made.update(snapshot(entry("r1"), routing=budgeted(("stable", 90), ("canary", 10))))
+    assert (await relay(made, session_of(made, "canary"))).variant == "stable"
+    assert (woken_of(made).calls, made.needs.tell()) == ([], {("chat", "canary"): 1})
+
+
+async def test_a_request_that_waits_for_a_call_is_told_as_well() -> None:
+    made = gateway()
+    made.update(snapshot())
+    asking = asyncio.create_task(relay(made))
+    await turns()
+    assert (made.needs.news.is_set(), made.needs.tell()) == (True, {("chat", "stable"): 1})
+    asking.cancel()
+    await asyncio.wait([asking])
 
 
 @pytest.mark.parametrize("error", [Unavailable("not deployed"), RuntimeError("odd")], ids=["known", "unknown"])

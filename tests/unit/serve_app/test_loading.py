@@ -45,7 +45,7 @@ WRONG = {
     "unknown-field-far": (
         "zzz: 1",
         "1: unknown field `zzz`, allowed: models, embedders, pipelines, vector_store, auth, "
-        "limits, router, rollouts, vector_stores, accelerators",
+        "limits, router, retriever, rollouts, scaling, vector_stores, accelerators",
     ),
     "unknown-field-of-a-variant": (
         "models:\n  - name: chat\n    variants:\n      - name: stable\n        source: a/b\n        engin: {}",
@@ -135,6 +135,14 @@ WRONG = {
     "min-over-max": (
         VARIANT % "autoscaling: {\n min_replicas: 3, max_replicas: 2}",
         "2: models[0].variants[0].autoscaling.min_replicas: min_replicas 3 is over max_replicas 2",
+    ),
+    "min-over-max-of-a-stage": (
+        "router:\n  autoscaling: {min_replicas: 3, max_replicas: 2}",
+        "2: router.autoscaling.min_replicas: min_replicas 3 is over max_replicas 2",
+    ),
+    "a-stage-cannot-sleep": (
+        "retriever:\n  autoscaling: {min_replicas: 0}",
+        "2: retriever.autoscaling.min_replicas: must be at least 1, got 0",
     ),
     "variant-twice": (
         "models:\n- name: chat\n  variants:\n  - {name: a, source: a/b, weight: 50}\n  - {name: a, source: a/b, weight: 50}",

@@ -9,7 +9,7 @@ from serve_app.contracts import ReplicaState
 from serve_app.errors import DeadlineExceeded, PlatformError, RateLimited, Unavailable, UnknownModel
 from serve_app.pool import EJECT_S, Lease, ReplicaPool, Target
 from serve_app.replica_set import BALANCE, Balance
-from tests.unit.serve_app.fakes import FakeClock, entry, turns
+from tests.unit.serve_app.fakes import FakeClock, entry, turns, until
 
 STABLE = Target("chat", "stable", 2)
 
@@ -252,6 +252,35 @@ async def test_one_who_waits_moves_on_when_its_variant_changes() -> None:
     assert (await waiting).replica_id == "c1"
     assert made._queues == {}
     held.release()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_requests_are_held_for_the_variant_that_each_waits_for_now() -> None:
+    made = pool()
+    target = STABLE
+    moving = asyncio.create_task(made.lease(lambda: target, prefix="k", timeout_s=60))
+    staying = asyncio.create_task(lease(made))
+    await turns()
+    assert made.held() == {("chat", "stable"): 2}
+    target = Target("chat", "canary", 2)
+    await until(lambda: len(made.held()) == 2)
+    assert made.held() == {("chat", "stable"): 1, ("chat", "canary"): 1}
+    made.update([entry("r1")], is_complete=True)
+    assert made.held() == {("chat", "canary"): 1}  # it has its place, though it has not taken it yet
+    moving.cancel()
+    await asyncio.wait([moving, staying])
+    assert made.held() == {}
+
+
+async def test_one_whose_place_another_took_is_held_no_more() -> None:
+    made = pool(max_waiting=1)
+    low = asyncio.create_task(made.lease(lambda: STABLE, prefix="k", timeout_s=60, priority=0))
+    await turns()
+    high = asyncio.create_task(lease(made))
+    await asyncio.wait([low])
+    assert made.held() == {("chat", "stable"): 1}
+    high.cancel()
+    await asyncio.wait([high])
 
 
 async def test_a_request_waits_only_when_no_place_can_be_made_for_it() -> None:

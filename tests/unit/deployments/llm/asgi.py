@@ -11,11 +11,20 @@ from deployments.llm.engine import AsgiApp
 class Exchange:
     """A request, and what was sent in answer to it."""
 
-    def __init__(self, body: bytes = b"{}", *, path: str = "/v1/chat/completions", token: str | None = None) -> None:
+    def __init__(
+        self,
+        body: bytes = b"{}",
+        *,
+        path: str = "/v1/chat/completions",
+        token: str | None = None,
+        method: str = "POST",
+        size: bytes | None = None,
+    ) -> None:
         headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+        headers += [(b"content-length", size)] if size is not None else []
         self.scope: dict[str, Any] = {
             "type": "http",
-            "method": "POST",
+            "method": method,
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",

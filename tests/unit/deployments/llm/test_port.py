@@ -79,6 +79,77 @@ async def test_open_requests_are_counted_until_they_end_or_are_cancelled() -> No
     assert (guard.open_requests, guard.is_idle.is_set()) == (0, True)
 
 
+class Streaming:
+    """Streams: the head at once, then pieces as they are put into its queue; an empty one ends it."""
+
+    def __init__(self) -> None:
+        self.pieces: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while piece := await self.pieces.get():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def test_a_prompt_is_queued_until_the_first_byte_of_its_answer() -> None:
+    engine = Streaming()
+    guard = Guard(engine, token=TOKEN)
+    exchange = Exchange(token=TOKEN, size=b"4000")
+    task = asyncio.create_task(exchange.run(guard))
+    await turns()
+    assert (exchange.status, guard.prefill_tokens_queued) == (200, 1000)
+    engine.pieces.put_nowait(b"first")
+    await turns()
+    assert (guard.open_requests, guard.prefill_tokens_queued) == (1, 0)
+    for piece in (b"second", b""):
+        engine.pieces.put_nowait(piece)
+    await task
+    assert (exchange.body, guard.prefill_tokens_queued) == (b"firstsecond", 0)
+
+
+async def test_a_prompt_whose_client_leaves_is_queued_no_more() -> None:
+    guard = Guard(Engine(may_end=False), token=TOKEN)
+    first, second = (asyncio.create_task(Exchange(token=TOKEN, size=size).run(guard)) for size in (b"400", b"80"))
+    await turns()
+    assert guard.prefill_tokens_queued == 120
+    first.cancel()
+    await turns()
+    assert guard.prefill_tokens_queued == 20
+    second.cancel()
+    await asyncio.wait([second])
+    assert guard.prefill_tokens_queued == 0
+
+
+async def test_an_answer_without_a_byte_leaves_no_prompt_behind() -> None:
+    engine = Streaming()
+    engine.pieces.put_nowait(b"")
+    guard = Guard(engine, token=TOKEN)
+    await Exchange(token=TOKEN, size=b"400").run(guard)
+    assert guard.prefill_tokens_queued == 0
+
+
+@pytest.mark.parametrize(
+    "size", [None, b"", b"-400", b"4e3", b"many", b"9" * 5000], ids=["chunked", "empty", "negative", "float", "text", "endless"]
+)
+async def test_a_body_of_unknown_size_counts_for_nothing(size: bytes | None) -> None:
+    guard = Guard(Engine(may_end=False), token=TOKEN)
+    task = asyncio.create_task(Exchange(token=TOKEN, size=size).run(guard))
+    await turns()
+    assert (guard.open_requests, guard.prefill_tokens_queued) == (1, 0)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_only_work_that_is_let_through_has_arrived() -> None:
+    guard = Guard(Engine(), token=TOKEN)
+    for exchange in (Exchange(token=TOKEN), Exchange(), Exchange(token=TOKEN, method="GET", path="/health")):
+        await exchange.run(guard)
+    guard.is_draining = True
+    await Exchange(token=TOKEN).run(guard)
+    assert (guard.arrived, guard.open_requests) == (1, 0)
+
+
 async def test_lifespan_reaches_the_engine_and_websockets_do_not() -> None:
     engine = Engine()
     guard = Guard(engine, token=TOKEN)

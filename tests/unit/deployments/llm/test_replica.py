@@ -186,6 +186,22 @@ async def test_a_start_that_is_cancelled_stops_the_engine() -> None:
     assert (starting.cancelled(), it.engine.stops) == (True, 1)
 
 
+async def test_its_load_is_the_engines_and_what_its_port_counts() -> None:
+    it = made()
+    assert it.replica.load() == EngineLoad(waiting=3)
+    await it.replica.start()
+    headers = {"authorization": f"Bearer {IDENTITY.token}"}
+    async with httpx.AsyncClient(base_url=it.directory.entries[-1].url, headers=headers) as client:
+        call = asyncio.create_task(client.post("/v1/chat/completions", content=b"x" * 400))
+        await until(lambda: it.replica.load().open_requests)
+        assert it.replica.load() == EngineLoad(waiting=3, open_requests=1, arrived=1, prefill_tokens_queued=100)
+        it.engine.may_answer.set()
+        await call
+    await until(lambda: not it.replica.load().open_requests)
+    assert it.replica.load() == EngineLoad(waiting=3, arrived=1)
+    await it.replica.stop()
+
+
 async def test_a_directory_that_is_away_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     it = made()
     it.directory.is_away = True

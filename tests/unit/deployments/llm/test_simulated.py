@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from deployments.llm.engine import AsgiApp
-from deployments.llm.simulated import DEFAULT_TOKENS, SimulatedEngine, Slots
+from deployments.llm.simulated import DEFAULT_TOKENS, SimulatedEngine
 from serve_app.config import SimulatedFaults, SimulatedLatency
 from serve_app.contracts import EngineLoad
+from tests.unit.deployments.clock import Clock
 from tests.unit.deployments.llm.asgi import Exchange
 from tests.unit.serve_app.fakes import turns
 
@@ -93,28 +94,27 @@ async def test_requests_over_the_slots_wait_and_clients_that_leave_free_theirs()
     body = json.dumps({**CHAT, "stream": True}).encode()
     first, second = Exchange(body), Exchange(body)
     tasks = [await start(app, each) for each in (first, second)]
-    assert engine.load() == EngineLoad(waiting=1, running=1, kv_cache_usage_ratio=1.0)
+    assert engine.load() == EngineLoad(waiting=1, running=1, kv_cache_usage_ratio=1.0, slots=1)
     first.leaves.set()
     await turns(40)
-    assert engine.load() == EngineLoad(waiting=0, running=1, kv_cache_usage_ratio=1.0)
+    assert engine.load() == EngineLoad(waiting=0, running=1, kv_cache_usage_ratio=1.0, slots=1)
     second.leaves.set()
     await asyncio.wait(tasks)
     await turns()
-    assert engine.load() == EngineLoad()
+    assert engine.load() == EngineLoad(slots=1)
     await engine.check_health()
     await engine.stop()
 
 
-async def test_one_who_waits_for_a_slot_and_leaves_waits_no_more() -> None:
-    slots = Slots(1)
-    async with slots:
-        waiting = asyncio.create_task(slots.__aenter__())
-        await turns()
-        assert (slots.waiting, slots.running) == (1, 1)
-        waiting.cancel()
-        await asyncio.wait([waiting])
-        assert (slots.waiting, slots.running) == (0, 1)
-    assert (slots.waiting, slots.running) == (0, 0)
+async def test_the_tokens_of_the_last_seconds_are_counted() -> None:
+    clock = Clock()
+    engine = SimulatedEngine("chat", FAST, clock=clock)
+    app = await engine.start()
+    for _ in range(3):
+        await Exchange(json.dumps({**CHAT, "max_tokens": 30}).encode()).run(app)
+    assert engine.load().tokens_per_s == pytest.approx(90 / 4.5)
+    clock.now_s += 60
+    assert engine.load().tokens_per_s == 0
 
 
 async def test_a_share_of_requests_fails_on_purpose_evenly_spread() -> None:

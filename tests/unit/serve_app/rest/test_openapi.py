@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from serve_app.config import ApiKeyConfig, AuthConfig
 from serve_app.documents.contract import Documents
 from serve_app.inference import Inference
-from serve_app.rest import files, rollouts, vector_stores
+from serve_app.rest import files, rollouts, scaling, vector_stores
 from serve_app.rest.answer import Answer
 from serve_app.rest.app import RestApp
 from serve_app.rest.openapi import openapi_document
@@ -37,11 +37,12 @@ async def document(**changes: Any) -> dict[str, Any]:
 async def test_every_route_is_in_the_document_and_nothing_else() -> None:
     inference, documents = Inference(ready()), cast(Documents, None)  # no route is called
     more = [*files.routes(inference, documents), *vector_stores.routes(inference, documents)]
-    app = RestApp(inference, more=[*more, *rollouts.routes(inference, cast(rollouts.RolloutControl, None))])
+    more += [*rollouts.routes(inference, cast(Any, None)), *scaling.routes(inference, cast(Any, None))]
+    app = RestApp(inference, more=more)
     routes = {(route.method.lower(), route.template) for route in app.table.routes}
     paths = await described(app)
     assert {(method, path) for path, methods in paths.items() for method in methods} == routes
-    assert {("post", "/v1/vector_stores"), ("post", "/admin/rollouts/{name}/{verb}")} <= routes
+    assert {("post", "/v1/vector_stores"), ("post", "/admin/rollouts/{name}/{verb}"), ("get", "/admin/scaling")} <= routes
 
 
 async def test_ids_of_operations_are_unique_and_schemas_valid() -> None:

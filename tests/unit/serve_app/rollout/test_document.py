@@ -93,6 +93,16 @@ def test_what_changes_in_place_is_no_other_revision(changes: dict[str, Any]) -> 
     assert canary_revision(**changes) == canary_revision()
 
 
+@pytest.mark.parametrize(("budget", "budgeted"), [(None, frozenset()), (4, frozenset({"stable"}))], ids=["no-budget", "budget"])
+def test_routers_leave_it_to_the_policy_to_wake_what_shares_accelerators(budget: int | None, budgeted: frozenset[str]) -> None:
+    document = deepcopy(PLATFORM)
+    document["models"][0]["variants"][0]["accelerator"] = "L40S"
+    plain = routing_document(PlatformConfig.model_validate(document)).models[0]
+    document["scaling"] = {"max_accelerators": budget}
+    chat = routing_document(PlatformConfig.model_validate(document)).models[0]
+    assert (chat.budgeted, revisions(chat)) == (budgeted, revisions(plain))
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"source": "org/c"}, {"engine": {"max_model_len": 64}}, {"accelerator": "L40S"}, {"cpus": 2.0}],

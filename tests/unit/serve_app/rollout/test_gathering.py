@@ -115,6 +115,23 @@ def test_a_router_that_falls_silent_has_nothing_open_any_more() -> None:
     assert (made.waiting(CANARY).whole.total, made.tables()) == (0, {})
 
 
+def holding(router: str, count: int, *, seq: int = 1) -> RouterReport:
+    return RouterReport(router, seq, 1, {}, {}, held={CANARY: count})
+
+
+def test_what_all_routers_hold_adds_up_by_their_last_reports() -> None:
+    made = gathering(holding("a", 2), holding("b", 3), holding("a", 1, seq=2))
+    assert made.held(now_s=AWAY_S) == {CANARY: 4}
+
+
+def test_a_router_that_falls_silent_holds_nothing_any_more_whether_or_not_a_tick_has_noticed() -> None:
+    made = gathering(holding("a", 2))
+    made.take(holding("b", 3), now_s=5.0)
+    assert made.held(now_s=AWAY_S + 1) == {CANARY: 3}
+    made.tick(now_s=AWAY_S + 1)
+    assert made.held(now_s=AWAY_S + 1) == {CANARY: 3}
+
+
 def test_each_router_says_which_table_it_has() -> None:
     assert gathering(report(router="b", table=3), report(table=2)).tables() == {"a": 2, "b": 3}
 

@@ -1,0 +1,105 @@
+"""Reports: what the replicas of one deployment said last, put together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from autoscaling.signals import ARRIVED, KV_CACHE, OPEN, RUNNING, SLOTS, WAITING
+
+STALE_S = 15.0  # a replica that has said nothing new this long is silent: its last word counts, but does not prove anything
+FORGET_S = 120.0
+
+
+class Point(Protocol):
+    """One sample of a series."""
+
+    @property
+    def timestamp(self) -> float:
+        """When it was taken: seconds of the replica's clock."""
+        ...
+
+    @property
+    def value(self) -> float:
+        """The sample."""
+        ...
+
+
+Raw = Mapping[str, Mapping[Any, Sequence[Point]]]  # signal -> replica -> samples, the newest last
+
+
+@dataclass(slots=True)
+class _Report:
+    stamp: float
+    heard_s: float  # by our own clock
+    waiting: float = 0.0
+    running: float = 0.0
+    slots: float = 0.0
+    arrived: float = 0.0
+    kv_cache: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What all replicas said together."""
+
+    heard: int = 0  # replicas that have said something of late
+    silent: int = 0  # replicas that have not
+    waiting: float = 0.0
+    running: float = 0.0
+    slots: float = 0.0  # of one replica
+    kv_cache: float = 0.0  # mean
+
+
+class Reports:
+    """Takes what Serve collected. A replica that misses a report or two keeps its last word."""
+
+    def __init__(self) -> None:
+        self._reports: dict[Hashable, _Report] = {}
+        self.arrived = 0.0  # requests that have come to any replica, those that are gone included
+
+    def take(self, raw: Raw | None, replicas: Iterable[Hashable], *, now_s: float) -> Sums:
+        """Read the newest sample of every running replica, and return the sums over them."""
+        raw = raw or {}
+        waiting = raw.get(WAITING, {})
+        known = self._reports
+        present: dict[Hashable, _Report] = {}
+        for replica in replicas:
+            old, series = known.get(replica), waiting.get(replica)
+            if series and (old is None or series[-1].timestamp != old.stamp):
+                new = _read(raw, replica, stamp=series[-1].timestamp, now_s=now_s)
+                if new is not None:
+                    self.arrived += max(0.0, new.arrived - (old.arrived if old is not None else 0.0))
+                    old = new
+            if old is not None and now_s - old.heard_s <= FORGET_S:
+                present[replica] = old
+        # A replica that leaves Serve's list for a moment must not bring its whole count again.
+        self._reports = {**{r: old for r, old in known.items() if now_s - old.heard_s <= FORGET_S}, **present}
+        return _sums(list(present.values()), now_s)
+
+
+def _sums(reports: Sequence[_Report], now_s: float) -> Sums:
+    heard = sum(now_s - report.heard_s <= STALE_S for report in reports)
+    return Sums(
+        heard=heard,
+        silent=len(reports) - heard,
+        waiting=sum(report.waiting for report in reports),
+        running=sum(report.running for report in reports),
+        slots=max((report.slots for report in reports), default=0.0),
+        kv_cache=sum(report.kv_cache for report in reports) / len(reports) if reports else 0.0,
+    )
+
+
+def _read(raw: Raw, replica: Hashable, *, stamp: float, now_s: float) -> _Report | None:
+    """Return a replica's newest report, or None when it holds anything that is no number."""
+    values = []
+    for name in (WAITING, RUNNING, SLOTS, ARRIVED, KV_CACHE, OPEN):
+        series = raw.get(name, {}).get(replica)
+        values.append(float(series[-1].value) if series else 0.0)
+    if not all(map(math.isfinite, values)) or min(values) < 0:
+        return None
+    waiting, running, slots, arrived, kv_cache, opened = values
+    # A request that the engine does not count yet, or no longer, is open on the replica's port.
+    return _Report(stamp, now_s, waiting, max(running, opened - waiting), slots, arrived, kv_cache)

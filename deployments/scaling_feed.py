@@ -1,0 +1,116 @@
+"""ScalingFeed: what Rollouts tells the policies, by Ray's key-value store, and what they tell people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from autoscaling.document import DECISIONS, HELD, SCALING, Held, ScaledApp, ScalingDocument
+from deployments.names import llm_app
+from deployments.state import StateStore
+from serve_app.rollout.directory import Directory
+from serve_app.rollout.gathering import Gathering
+
+logger = logging.getLogger("ray.serve")
+
+ALIVE_S = 5.0  # news or none, policies are told this often that somebody counts
+TIMEOUT_S = 1.0  # a store that hangs must not keep rollouts from being looked at
+
+
+class ScalingFeed:
+    """Publishes settings when they change and held requests as they are. A store that is away is tried again."""
+
+    def __init__(self, store: StateStore, *, wall: Callable[[], float]) -> None:
+        self._store = store
+        self._wall = wall
+        self._document = ScalingDocument()
+        self._kept: str | None = None
+        self._is_declared = False
+        self._now = Held(stamp=0.0)
+        self._told: Held | None = None
+
+    async def restore(self) -> None:
+        """Find what an earlier process has declared. Raises what the store raises."""
+        if (kept := await self._store.get(SCALING)) is None:
+            return
+        try:
+            self._document = ScalingDocument.model_validate_json(kept)
+        except ValueError:  # of another version of this program
+            logger.warning("the last scaling settings cannot be read any more")
+        else:
+            self._kept = kept.decode()
+
+    async def declare(self, document: ScalingDocument) -> None:
+        """Take new settings, and publish them."""
+        self._document, self._is_declared = document, True
+        await self._publish_settings()
+
+    async def tick(self, directory: Directory, gathering: Gathering, now_s: float) -> None:
+        """Publish what has to be. To be called once every replica could be heard: one unheard of would seem to be gone.
+
+        ``now_s`` is of the clock that the directory and the gathering go by.
+        """
+        await self._publish_settings()
+        held = {llm_app(*key): count for key, count in gathering.held(now_s=now_s).items()}
+        holding = Counter(llm_app(entry.model, entry.variant) for entry in directory.entries())
+        self._now = now = Held(stamp=self._wall(), held=held, holding=dict(holding))
+        if self._is_news(now) and await self._put(HELD, now.model_dump_json()):
+            self._told = now
+
+    async def report(self) -> dict[str, Any]:
+        """Return settings, decisions and the budget's use, as JSON."""
+        decisions = await self._decisions()
+        apps = [self._of_app(name, app, decisions) for name, app in sorted(self._document.apps.items())]
+        in_use = sum(each["units"] * each["holding"] for each in apps)
+        return {"budget": {"max_accelerators": self._document.max_accelerators, "in_use": in_use}, "apps": apps}
+
+    def _of_app(self, name: str, app: ScaledApp, decisions: Mapping[str, Any]) -> dict[str, Any]:
+        decision = decisions.get(name)
+        return {
+            "name": name,
+            **app.model_dump(mode="json"),
+            "held": self._now.held.get(name, 0),
+            "holding": self._holding(name, app, decision),
+            "decision": decision,
+        }
+
+    def _holding(self, name: str, app: ScaledApp, decision: Mapping[str, Any] | None) -> int:
+        """Return how many replicas there are; of an application that no directory knows, how many there should be."""
+        if app.deployment == "LLM":
+            return self._now.holding.get(name, 0)
+        return app.settings.min_replicas if decision is None else int(decision["target"])
+
+    def _is_news(self, now: Held) -> bool:
+        told = self._told
+        if told is None or now.held or (told.held, told.holding) != (now.held, now.holding):
+            return True
+        return not 0 <= now.stamp - told.stamp < ALIVE_S  # a wall clock may be set back
+
+    async def _publish_settings(self) -> None:
+        text = self._document.model_dump_json()
+        # Before anything was declared there is nothing to say: defaults would replace what is in force.
+        if self._is_declared and text != self._kept and await self._put(SCALING, text):
+            self._kept = text
+
+    async def _decisions(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                found = json.loads(await self._store.get(DECISIONS) or b"{}")
+        except Exception:
+            logger.exception("what policies have decided cannot be read")
+            return {}
+        decisions = found if isinstance(found, dict) else {}
+        return {name: made for name, made in decisions.items() if isinstance(made, dict) and "target" in made}
+
+    async def _put(self, key: str, text: str) -> bool:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._store.put(key, text.encode())
+        except Exception:
+            logger.exception("%s could not be published", key)
+            return False
+        return True
