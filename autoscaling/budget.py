@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-LINGER_S = 15.0  # replicas that were asked to go count this long, unless the directory goes on naming them
+LINGER_S = 10.0  # replicas that were asked to go count this long, until the directory says that they drain
+
+BISECTIONS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class Claim:
     priority: int = 5  # higher ones first
     least: int = 0  # replicas
     wanted: int = 0
-    alive: int = 0  # that the directory names, draining ones too
+    draining: int = 0  # replicas beside `target` that are on their way out, as the directory has it
 
 
 def allocate(claims: dict[str, Claim], budget: int) -> dict[str, int]:
@@ -26,6 +29,8 @@ def allocate(claims: dict[str, Claim], budget: int) -> dict[str, int]:
     First everybody's least number, then what is wanted: by priority, and within one priority to whom has the smallest
     share of what it wants. Replicas that need no accelerator are given as wanted.
     """
+    if sum(claim.units * claim.wanted for claim in claims.values()) <= budget:
+        return {app: claim.wanted for app, claim in claims.items()}
     given = {app: min(claim.least, claim.wanted) if claim.units else claim.wanted for app, claim in claims.items()}
     left = budget - sum(claims[app].units * count for app, count in given.items())
     for priority in sorted({claim.priority for claim in claims.values()}, reverse=True):
@@ -34,27 +39,38 @@ def allocate(claims: dict[str, Claim], budget: int) -> dict[str, int]:
 
 
 def _share(claims: dict[str, Claim], given: dict[str, int], apps: list[str], *, left: int) -> int:
-    """Give out replicas one by one, and return the accelerators that are left."""
-    while True:
-        short = [app for app in apps if given[app] < claims[app].wanted and claims[app].units <= left]
-        if not short:
-            return left
+    """Give to these what fits, and return the accelerators that are left."""
+    least = {app: given[app] for app in apps}
+
+    def at(share: float) -> dict[str, int]:
+        return {app: max(least[app], math.floor(share * claims[app].wanted)) for app in apps}
+
+    def cost(counts: dict[str, int]) -> int:
+        return sum(claims[app].units * (count - least[app]) for app, count in counts.items())
+
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):  # the largest share that everybody can have; what is left over goes one by one
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(at(middle)) <= left else (low, middle)
+    given.update(at(low))
+    left -= cost(at(low))
+    while short := [app for app in apps if given[app] < claims[app].wanted and claims[app].units <= left]:
         poorest = min(short, key=lambda app: (given[app] / claims[app].wanted, app))
         given[poorest] += 1
         left -= claims[poorest].units
+    return left
 
 
 @dataclass(slots=True)
 class _Account:
     claim: Claim
-    asked: deque[tuple[float, int]] = field(default_factory=deque)  # (until when it counts, replicas), ever fewer
     target: int = 0
+    leaving: deque[tuple[float, int]] = field(default_factory=deque)  # (until when they count, replicas asked to go)
 
     def held(self, now_s: float) -> int:
-        while self.asked and self.asked[0][0] < now_s:
-            self.asked.popleft()
-        lingering = max((count for _, count in self.asked), default=0)
-        return max(self.target, lingering, self.claim.alive)
+        while self.leaving and self.leaving[0][0] < now_s:
+            self.leaving.popleft()
+        return self.target + sum(count for _, count in self.leaving) + self.claim.draining
 
 
 class Ledger:
@@ -64,11 +80,11 @@ class Ledger:
         self.budget = budget
         self._accounts: dict[str, _Account] = {}
 
-    def keep(self, apps: Collection[str], alive: Mapping[str, int], *, now_s: float) -> None:
+    def keep(self, apps: Collection[str], draining: Mapping[str, int], *, now_s: float) -> None:
         """Forget the deployments that are not among these, once nothing of theirs is left."""
         for app in [app for app in self._accounts if app not in apps]:
             account = self._accounts[app]
-            account.claim = replace(account.claim, least=0, wanted=0, alive=alive.get(app, 0))
+            account.claim = replace(account.claim, least=0, wanted=0, draining=draining.get(app, 0))
             self._asked(account, 0, now_s)
             if not account.held(now_s):
                 del self._accounts[app]
@@ -103,5 +119,5 @@ class Ledger:
     @staticmethod
     def _asked(account: _Account, target: int, now_s: float) -> None:
         if target < account.target:
-            account.asked.append((now_s + LINGER_S, account.target))
+            account.leaving.append((now_s + LINGER_S, account.target - target))
         account.target = target

@@ -25,6 +25,7 @@ logger = logging.getLogger("ray.serve")
 LOOK_S = 1.0  # Serve asks ten times a second; news come once a second
 LLM = "LLM"  # the deployment whose requests reach its replicas past Serve's handles
 HELD_S = 15.0  # what Routers hold is believed this long
+HANDOVER_S = 5.0
 GRACE_S = 5.0  # after a start, for every deployment to be asked about once: until then nobody knows what is held
 
 
@@ -49,7 +50,10 @@ class _File:
     answer: int = 0
     shown: dict[str, Any] = field(default_factory=dict)
     arrived: float = 0.0
+    most_arrived: float = 0.0  # of the sum that `arrived` follows
+    most_at_s: float = 0.0
     is_deaf: bool = False
+    is_failing: bool = False
 
 
 class Desk:
@@ -69,7 +73,7 @@ class Desk:
         self._published = ""
 
     def decide(self, look: Look) -> int:
-        """Return how many replicas a deployment is to have. Raises what is wrong with what it is told."""
+        """Return how many replicas a deployment is to have: as many as it has, where nothing can be said. Never raises."""
         document = self.feed.document
         app = document.apps.get(look.app) if document is not None else None
         if document is None or app is None:
@@ -77,13 +81,19 @@ class Desk:
         now_s = self._clock()
         file = self._files.get(look.app)
         if file is None:
-            file = self._files[look.app] = _File(Scaler(app.settings), answer=look.target)
+            file = self._files[look.app] = _File(Scaler(app.settings))
         if now_s - file.looked_s < LOOK_S:
             return file.answer
         file.looked_s, file.answer = now_s, look.target  # which stands, should anything below fail
-        file.scaler.config = app.settings
-        self._hear(now_s)
-        file.answer = self._answer(look, app, file, now_s=now_s)
+        try:
+            self._hear(document, now_s)
+            file.scaler.config = app.settings
+            file.answer = self._answer(look, app, file, now_s=now_s)
+            file.is_failing = False
+        except Exception:
+            if not file.is_failing:
+                logger.exception("no decision on %s; it stays at %d replicas", look.app, look.target)
+            file.is_failing = True
         return file.answer
 
     def _answer(self, look: Look, app: ScaledApp, file: _File, *, now_s: float) -> int:
@@ -92,7 +102,7 @@ class Desk:
         decision = self._decision(app, file, seen, is_deaf=self._is_deaf(look, file, sums))
         wanted = decision.replicas if self._knows_all(now_s) else min(decision.replicas, look.target)
         least = min(app.settings.min_replicas, wanted)
-        claim = Claim(app.units, app.priority, least, wanted, alive=self._alive.get(look.app, 0))
+        claim = Claim(app.units, app.priority, least, wanted, draining=self._draining.get(look.app, 0))
         granted = self._ledger.grant(look.app, claim, target=look.target, now_s=now_s)
         if granted != look.target:
             logger.info("%s: %d -> %d replicas: %s", look.app, look.target, granted, decision.reason)
@@ -104,7 +114,8 @@ class Desk:
         document = self._document_seen
         if document is None or document.max_accelerators is None or now_s - self._since_s >= GRACE_S:
             return True
-        return all(app in self._files for app, each in document.apps.items() if each.units)
+        holders = (app for app, each in document.apps.items() if each.units)
+        return all(app in self._files for app in holders)
 
     def _decision(self, app: ScaledApp, file: _File, seen: Observation, *, is_deaf: bool) -> Decision:
         if app.is_fixed:
@@ -121,7 +132,7 @@ class Desk:
             held += look.queued()
         elif not look.replicas:  # only then do calls wait at its handle, for requests that Routers hold as well
             held = max(held, look.queued())
-        file.arrived = max(file.arrived, file.reports.arrived + held)
+        self._count(file, file.reports.arrived + held)
         return Observation(
             now_s=now_s,
             target=look.target,
@@ -133,6 +144,13 @@ class Desk:
             slots=sums.slots,
             kv_cache_usage=sums.kv_cache,
         )
+
+    @staticmethod
+    def _count(file: _File, arrived: float) -> None:
+        """Follow the arrivals. Their sum falls while a request is on its way from a Router to a replica, or when one leaves."""
+        if arrived >= file.most_arrived or file.looked_s - file.most_at_s > HANDOVER_S:
+            file.arrived += max(0.0, arrived - file.most_arrived)
+            file.most_arrived, file.most_at_s = arrived, file.looked_s
 
     def _is_deaf(self, look: Look, file: _File, sums: Sums) -> bool:
         """Whether too few replicas report to decide anything; replicas that have just begun may be quiet."""
@@ -146,24 +164,21 @@ class Desk:
         held, (_, at_s) = self.feed.held, self._held_seen
         return float(held.held.get(app, 0)) if held is not None and now_s - at_s <= HELD_S else 0.0
 
-    def _hear(self, now_s: float) -> None:
+    def _hear(self, document: ScalingDocument, now_s: float) -> None:
         """Take what the feed has brought since the last look."""
-        feed = self.feed
-        if (document := feed.document) is None:
-            return
         if document is not self._document_seen:
             if self._document_seen is None:
                 self._since_s = now_s
             self._document_seen = document
             self._ledger.budget = document.max_accelerators
             self._files = {app: file for app, file in self._files.items() if app in document.apps}
-        if feed.held_news != self._held_seen[0]:
-            self._held_seen = feed.held_news, now_s
-        self._ledger.keep(document.apps, self._alive, now_s=now_s)
+        if self.feed.held_news != self._held_seen[0]:
+            self._held_seen = self.feed.held_news, now_s
+        self._ledger.keep(document.apps, self._draining, now_s=now_s)
 
     @property
-    def _alive(self) -> dict[str, int]:
-        return self.feed.held.holding if self.feed.held is not None else {}
+    def _draining(self) -> dict[str, int]:
+        return self.feed.held.draining if self.feed.held is not None else {}
 
     def _show(self, file: _File, seen: Observation, decision: Decision, *, granted: int) -> None:
         file.shown = {

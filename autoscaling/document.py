@@ -39,3 +39,4 @@ class Held(Config):
     holding: dict[str, int] = Field(
         {}, description="Replicas by application, whatever their state: draining ones hold their accelerators still."
     )
+    draining: dict[str, int] = Field({}, description="Those of them that are on their way out.")

@@ -13,11 +13,13 @@ from autoscaling.observation import Observation
 KEEP_S = 600.0
 RAMP_S = 30.0  # length of one of the stretches that a ramp is read from
 RAMP_STRETCHES = 4  # a step shows in two of the differences between stretches, a ramp in all three
-RECENT_S = (60.0, 15.0, 5.0)  # the longest is trusted as it is, the others as far as they cannot be chance
+MINUTE_S = 60.0
+SHORT_S = (15.0, 5.0)  # windows in which a change of the rate shows
 SURE = 2.0  # standard deviations that chance is given
 BIN_S = 5.0
 MOST_DISPERSION = 25.0
-BINS_UNTRUSTED = 6  # the last ones: a rise of the rate is not to look like bursts before it is believed
+MIN_BINS, MIN_ARRIVALS = 6, 20.0
+TRIMMED = 1.6  # mean square of a normal variable over that of its smaller nine tenths
 MIN_SERVED = 10.0
 SERVICE_S = (60.0, 120.0, 300.0, KEEP_S)  # windows that a service time is read from: the shortest that holds enough
 
@@ -70,8 +72,12 @@ class Flow:
         return self._times[-1] - self._times[0] if self._times else 0.0
 
     def arrivals_per_s(self) -> float:
-        """Return the present arrival rate: that of the last minute, or a higher one of late that cannot be chance."""
-        return max((self._surely(window_s) for window_s in RECENT_S), default=0.0)
+        """Return the present arrival rate: that of the last minute, unless it has changed since in a way that is no chance."""
+        if not self._samples:
+            return 0.0
+        rate = self._count(MINUTE_S) / max(self._span_s(MINUTE_S), SHORT_S[-1])
+        ranges = [self._range(window_s) for window_s in SHORT_S]
+        return max(*(low for low, _ in ranges), min(rate, *(high for _, high in ranges)))
 
     def growth_per_s2(self) -> float:
         """Return by how much the arrival rate grows each second. A step is no growth: it is over when it is seen."""
@@ -100,28 +106,35 @@ class Flow:
     def dispersion(self) -> float:
         """Return the variance of arrivals per bin over their mean: 1 for Poisson arrivals, more when they come in bursts.
 
-        Read from the differences of neighbouring bins, so that a rate that drifts does not look like bursts. At least 1.
+        Read from the differences of neighbouring bins, the largest tenth left out, so that neither a rate that drifts nor one
+        that has changed at a stroke looks like bursts. At least 1.
         """
-        counts = list(self._counts)[: -BINS_UNTRUSTED]
+        counts = list(self._counts)
         total = sum(counts)
-        if len(counts) < 6 or total < 20:
+        if len(counts) < MIN_BINS or total < MIN_ARRIVALS:
             return 1.0
-        squares = sum((b - a) ** 2 for a, b in pairwise(counts))
-        variance = squares / (2 * (len(counts) - 1))
+        squares = sorted((b - a) ** 2 for a, b in pairwise(counts))
+        kept = squares[: -max(1, len(squares) // 10)]
+        variance = sum(kept) / len(kept) / 2 * TRIMMED
         return min(MOST_DISPERSION, max(1.0, variance * len(counts) / total))
 
-    def _surely(self, window_s: float) -> float:
-        if not self._samples:
-            return 0.0
+    def _range(self, window_s: float) -> tuple[float, float]:
+        """Return the rates between which that of the last seconds lies, chance left out."""
+        count, dispersion = self._count(window_s), self.dispersion()
+        # What was seen of a shorter time than the window says little yet, so the window counts as its full length.
+        span_s = max(self._span_s(window_s), SHORT_S[-1])
+        chance = SURE * math.sqrt(count * dispersion)
+        is_whole = self._span_s(window_s) >= window_s
+        high = (count + chance + SURE**2 * dispersion) / span_s if is_whole else math.inf
+        return max(0.0, count - chance) / span_s, high
+
+    def _count(self, window_s: float) -> float:
         newest = self._samples[-1]
-        older = self._at(newest.at_s - window_s)
-        if (span_s := newest.at_s - older.at_s) <= 0:
-            return 0.0
-        count = newest.arrived - older.arrived
-        if window_s < RECENT_S[0]:
-            # Before a whole window was seen, a few arrivals in a short time say little: the window counts as its full length.
-            count, span_s = count - SURE * math.sqrt(count * self.dispersion()), max(span_s, min(window_s, RECENT_S[-1]))
-        return max(0.0, count / span_s)
+        return newest.arrived - self._at(newest.at_s - window_s).arrived
+
+    def _span_s(self, window_s: float) -> float:
+        newest = self._samples[-1]
+        return newest.at_s - self._at(newest.at_s - window_s).at_s
 
     def _at(self, time_s: float) -> _Seen:
         """Return the newest sample that is no newer than a time, or the oldest there is."""

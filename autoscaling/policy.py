@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from autoscaling.desk import Desk, Look, desk
 
 if TYPE_CHECKING:
     from ray.serve.config import AutoscalingContext
-
-logger = logging.getLogger("ray.serve")
 
 
 class QueueDepthPolicy:
@@ -22,19 +19,10 @@ class QueueDepthPolicy:
 
     def __init__(self, *, at: Desk | None = None, **_: Any) -> None:
         self._desk = at or desk()
-        self._failed = False
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """Return the wanted number of replicas, and no state: Serve forgets it at every change of a deployment."""
-        try:
-            wanted = self._desk.decide(_look(ctx))
-            self._failed = False
-        except Exception:
-            if not self._failed:
-                logger.exception("no decision on %s; it stays at %d replicas", ctx.app_name, ctx.target_num_replicas)
-            self._failed = True
-            wanted = ctx.target_num_replicas
-        return wanted, {}
+        return self._desk.decide(_look(ctx)), {}
 
 
 def _look(ctx: AutoscalingContext) -> Look:

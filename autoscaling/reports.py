@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from autoscaling.signals import ARRIVED, KV_CACHE, OPEN, RUNNING, SLOTS, WAITING
 
 STALE_S = 15.0  # a replica that has said nothing new this long is silent: its last word counts, but does not prove anything
-FORGET_S = 120.0
+FORGET_S = 120.0  # after a replica has gone
 
 
 class Point(Protocol):
@@ -28,6 +28,8 @@ class Point(Protocol):
 
 
 Raw = Mapping[str, Mapping[Any, Sequence[Point]]]  # signal -> replica -> samples, the newest last
+Signals = Sequence[Mapping[Any, Sequence[Point]]]
+SIGNALS = (WAITING, RUNNING, SLOTS, ARRIVED, KV_CACHE, OPEN)
 
 
 @dataclass(slots=True)
@@ -54,30 +56,39 @@ class Sums:
 
 
 class Reports:
-    """Takes what Serve collected. A replica that misses a report or two keeps its last word."""
+    """Takes what Serve collected. A replica that misses reports keeps its last word while it is listed as running."""
 
     def __init__(self) -> None:
         self._reports: dict[Hashable, _Report] = {}
-        self.arrived = 0.0  # requests that have come to any replica, those that are gone included
+        self._found: set[Hashable] | None = None  # replicas of the first look: what came to them before is no arrival of now
+        self.arrived = 0.0  # requests that have come to any replica since the first look, those that are gone included
 
-    def take(self, raw: Raw | None, replicas: Iterable[Hashable], *, now_s: float) -> Sums:
+    def take(self, raw: Raw | None, replicas: Sequence[Hashable], *, now_s: float) -> Sums:
         """Read the newest sample of every running replica, and return the sums over them."""
-        raw = raw or {}
-        waiting = raw.get(WAITING, {})
+        if self._found is None:
+            self._found = set(replicas)
+        signals = [(raw or {}).get(name, {}) for name in SIGNALS]
         known = self._reports
         present: dict[Hashable, _Report] = {}
         for replica in replicas:
-            old, series = known.get(replica), waiting.get(replica)
+            old, series = known.get(replica), signals[0].get(replica)
             if series and (old is None or series[-1].timestamp != old.stamp):
-                new = _read(raw, replica, stamp=series[-1].timestamp, now_s=now_s)
-                if new is not None:
-                    self.arrived += max(0.0, new.arrived - (old.arrived if old is not None else 0.0))
-                    old = new
-            if old is not None and now_s - old.heard_s <= FORGET_S:
+                old = self._renew(old, _read(signals, replica, stamp=series[-1].timestamp, now_s=now_s), replica)
+            if old is not None:
                 present[replica] = old
         # A replica that leaves Serve's list for a moment must not bring its whole count again.
-        self._reports = {**{r: old for r, old in known.items() if now_s - old.heard_s <= FORGET_S}, **present}
+        gone = {r: old for r, old in known.items() if r not in present and now_s - old.heard_s <= FORGET_S}
+        self._reports = {**gone, **present}
         return _sums(list(present.values()), now_s)
+
+    def _renew(self, old: _Report | None, new: _Report | None, replica: Hashable) -> _Report | None:
+        if new is None:
+            return old
+        if old is not None:
+            self.arrived += max(0.0, new.arrived - old.arrived)
+        elif replica not in (self._found or ()):
+            self.arrived += new.arrived
+        return new
 
 
 def _sums(reports: Sequence[_Report], now_s: float) -> Sums:
@@ -92,12 +103,9 @@ def _sums(reports: Sequence[_Report], now_s: float) -> Sums:
     )
 
 
-def _read(raw: Raw, replica: Hashable, *, stamp: float, now_s: float) -> _Report | None:
+def _read(signals: Signals, replica: Hashable, *, stamp: float, now_s: float) -> _Report | None:
     """Return a replica's newest report, or None when it holds anything that is no number."""
-    values = []
-    for name in (WAITING, RUNNING, SLOTS, ARRIVED, KV_CACHE, OPEN):
-        series = raw.get(name, {}).get(replica)
-        values.append(float(series[-1].value) if series else 0.0)
+    values = [float(series[-1].value) if (series := each.get(replica)) else 0.0 for each in signals]
     if not all(map(math.isfinite, values)) or min(values) < 0:
         return None
     waiting, running, slots, arrived, kv_cache, opened = values

@@ -79,6 +79,7 @@ class Scaler:
     def _decide(self, seen: Observation, idle_s: float) -> Decision:
         config, target = self.config, seen.target
         if target == 0:
+            self._least, self._most = Extreme(is_max=False), Extreme(is_max=True)  # what was so before the sleep is over
             return Decision(1, "a request waits") if seen.open > 0 else Decision(0, "asleep")
         if self._slots <= 0:
             return Decision(target, "no replica has told its slots yet")
@@ -89,7 +90,7 @@ class Scaler:
             most = max(math.floor(target * config.max_upscale_factor), target + LEAST_STEP)
             self._raised = seen.now_s, need.load
             return Decision(min(lasting, most), _why(need))
-        if self._may_sleep(target, idle_s):
+        if seen.open <= 0 and self._may_sleep(target, idle_s):
             return Decision(0, f"no request for {idle_s:.0f} s")
         is_settling = self._is_settling(seen.now_s, need.load)
         if max(calm, 1) < target and self._most.covers(seen.now_s, config.downscale_delay_s):

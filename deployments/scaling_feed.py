@@ -12,6 +12,7 @@ from typing import Any
 from autoscaling.document import DECISIONS, HELD, SCALING, Held, ScaledApp, ScalingDocument
 from deployments.names import llm_app
 from deployments.state import StateStore
+from serve_app.contracts import ReplicaState
 from serve_app.rollout.directory import Directory
 from serve_app.rollout.gathering import Gathering
 
@@ -56,8 +57,11 @@ class ScalingFeed:
         """
         await self._publish_settings()
         held = {llm_app(*key): count for key, count in gathering.held(now_s=now_s).items()}
-        holding = Counter(llm_app(entry.model, entry.variant) for entry in directory.entries())
-        self._now = now = Held(stamp=self._wall(), held=held, holding=dict(holding))
+        entries = directory.entries()
+        holding = Counter(llm_app(entry.model, entry.variant) for entry in entries)
+        leaving = (entry for entry in entries if entry.state is ReplicaState.DRAINING)
+        draining = Counter(llm_app(entry.model, entry.variant) for entry in leaving)
+        self._now = now = Held(stamp=self._wall(), held=held, holding=dict(holding), draining=dict(draining))
         if self._is_news(now) and await self._put(HELD, now.model_dump_json()):
             self._told = now
 
@@ -86,7 +90,8 @@ class ScalingFeed:
 
     def _is_news(self, now: Held) -> bool:
         told = self._told
-        if told is None or now.held or (told.held, told.holding) != (now.held, now.holding):
+        was, so = (each and (each.held, each.holding, each.draining) for each in (told, now))
+        if told is None or now.held or was != so:
             return True
         return not 0 <= now.stamp - told.stamp < ALIVE_S  # a wall clock may be set back
 

@@ -130,9 +130,11 @@ def serve_environment(folder: Path) -> dict[str, str]:
 class LocalCluster:
     """A Ray head node under a watchdog. Use as a context manager."""
 
-    def __init__(self, *, num_cpus: float, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, num_cpus: float, num_gpus: int | None = None, env: Mapping[str, str] | None = None) -> None:
+        """``num_gpus``: how many Ray is to believe in; None: those that there are."""
         self.token = new_token()
         self._num_cpus = num_cpus
+        self._num_gpus = num_gpus
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._take_place()
@@ -240,6 +242,7 @@ class LocalCluster:
             "min-worker-port": 0,
             "max-worker-port": 0,
             "num-cpus": max(os.cpu_count() or 1, int(self._num_cpus) + 1),
+            **({} if self._num_gpus is None else {"num-gpus": self._num_gpus}),
             "object-store-memory": 256 * 1024 * 1024,
             "temp-dir": self.folder / "ray",
         }

@@ -73,5 +73,5 @@ class Recorder:
 
 
 def reversals(changes: Sequence[Change], window_s: float) -> int:
-    """Return how often the target turned round: changed against the change before it, within ``window_s`` seconds."""
-    return sum(now.is_up != then.is_up and then.time_s - now.time_s <= window_s for now, then in pairwise(changes))
+    """Return how often the target turned round: changed against the change before it, in less than ``window_s`` seconds."""
+    return sum(now.is_up != then.is_up and then.time_s - now.time_s < window_s for now, then in pairwise(changes))

@@ -12,6 +12,7 @@ from serve_app.cluster import LocalCluster, free_ports
 from serve_app.config import PlatformConfig
 
 READY_TIMEOUT_S = 240.0
+LOGICAL_GPUS = 8
 
 
 def simulated(name: str = "stable", **variant: Any) -> dict[str, Any]:
@@ -29,7 +30,8 @@ class Platform:
         self.url = f"http://127.0.0.1:{self.port}"
         self.grpc_target = f"127.0.0.1:{self.grpc_port}"
         schema = self.schema(config)
-        self.cluster = LocalCluster(num_cpus=cpus_needed(schema) + spare_cpus)
+        # Simulated engines reserve accelerators as real ones do, and use none.
+        self.cluster = LocalCluster(num_cpus=cpus_needed(schema) + spare_cpus, num_gpus=LOGICAL_GPUS)
 
     def schema(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return the Serve schema of a configuration, on this platform's port."""
@@ -67,6 +69,11 @@ class Platform:
         """Return the Router's status report."""
         report: dict[str, Any] = httpx.get(f"{self.url}/admin/status", timeout=30).json()
         return report
+
+    def scaling(self) -> dict[str, Any]:
+        """Return what is decided on every application's number of replicas, by its name, and the budget under ``budget``."""
+        report = httpx.get(f"{self.url}/admin/scaling", timeout=30).json()
+        return {**{app["name"]: app for app in report["apps"]}, "budget": report["budget"]}
 
     def variant(self, model: str = "chat", variant: str = "stable") -> dict[str, Any]:
         """Return one variant's line of the status report."""

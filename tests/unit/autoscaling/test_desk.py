@@ -5,15 +5,18 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from autoscaling import desk as module
 from autoscaling.budget import LINGER_S
-from autoscaling.desk import GRACE_S, HELD_S, LLM, LOOK_S, Desk, Look, desk
+from autoscaling.desk import GRACE_S, HANDOVER_S, HELD_S, LLM, LOOK_S, Desk, Look, desk
 from autoscaling.document import DECISIONS, HELD, SCALING, Held, ScaledApp, ScalingDocument
 from autoscaling.feed import Feed
+from autoscaling.observation import Decision, Observation
 from autoscaling.reports import FORGET_S, STALE_S, Raw
+from autoscaling.scaler import Scaler
 from autoscaling.signals import ARRIVED, RUNNING, SLOTS, WAITING
 from serve_app.config_scaling import AutoscalingConfig
 
@@ -55,17 +58,20 @@ class Platform:
     def configure(self, document: ScalingDocument) -> None:
         self._publish(SCALING, document.model_dump_json())
 
-    def hold(self, held: dict[str, int] | None = None, *, holding: dict[str, int] | None = None) -> None:
+    def hold(self, held: dict[str, int] | None = None, *, draining: dict[str, int] | None = None) -> None:
         self._stamp += 1
-        self._publish(HELD, Held(stamp=self._stamp, held=held or {}, holding=holding or {}).model_dump_json())
+        self._publish(HELD, Held(stamp=self._stamp, held=held or {}, draining=draining or {}).model_dump_json())
 
     def say(self, replicas: Sequence[str], **values: float) -> None:
         """Have every replica report these values now."""
         signals = {"waiting": WAITING, "running": RUNNING, "slots": SLOTS, "arrived": ARRIVED}
         self.raw = {signals[name]: {r: [Sample(self.now_s, value)] for r in replicas} for name, value in values.items()}
 
-    def decide(self, app: str, target: int, *, ready: int | None = None, queued: float = 0.0) -> int:
-        return self.desk.decide(Look(app, target, names(target if ready is None else ready), self._raw, lambda: queued))
+    def decide(
+        self, app: str, target: int, *, ready: int | None = None, queued: float = 0.0, raw: Callable[[], Raw | None] | None = None
+    ) -> int:
+        replicas = names(target if ready is None else ready)
+        return self.desk.decide(Look(app, target, replicas, raw or self._raw, lambda: queued))
 
     def look(self, app: str, target: int, **more: Any) -> int:
         """Decide a second later."""
@@ -83,6 +89,10 @@ class Platform:
 
 def names(count: int) -> list[str]:
     return [f"r{i}" for i in range(count)]
+
+
+def broken() -> Raw:
+    raise RuntimeError("no metrics")
 
 
 def llm(settings: AutoscalingConfig = ONE_TO_EIGHT, **more: Any) -> ScaledApp:
@@ -174,15 +184,20 @@ def test_while_reports_are_missing_the_number_stays(fault: Callable[[Platform], 
 SLOW = AutoscalingConfig(min_replicas=0, max_replicas=8, downscale_delay_s=20, settle_s=0)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="after FORGET_S silent replicas are not counted as silent: nobody is deaf, the load is 0"
-)
 def test_replicas_that_report_nothing_for_long_keep_their_number() -> None:
     platform = Platform({CHAT: llm(SLOW)})
     target = busy(platform, 60, target=4)
     platform.raw = {}
-    for _ in range(int(FORGET_S) + 200):
-        target = platform.look(CHAT, target)
+    assert {platform.look(CHAT, target) for _ in range(int(FORGET_S) + 200)} == {target}
+
+
+@pytest.mark.parametrize("late_s", [1, 30], ids=["all-report-late", "one-reports-very-late"])
+def test_after_a_restart_of_the_controller_a_steady_load_adds_nothing(late_s: int) -> None:
+    platform, target = Platform({CHAT: llm(AutoscalingConfig(max_replicas=100))}), 4
+    for second in range(120):
+        heard = names(4) if second >= late_s else names(0 if late_s == 1 else 3)
+        platform.say(heard, waiting=0, running=10, slots=16, arrived=1e6 + 2 * second)
+        target = platform.look(CHAT, target, ready=4)
     assert target == 4
 
 
@@ -205,18 +220,71 @@ def test_bounds_hold_even_where_nobody_reports(target: int, expected: int) -> No
     assert platform.look(CHAT, target, ready=3) == expected
 
 
-def test_what_cannot_be_asked_for_is_raised_once_a_second_and_the_number_stays_meanwhile() -> None:
-    platform = Platform({CHAT: llm(AutoscalingConfig(min_replicas=5, max_replicas=8))})
-    platform.decide(CHAT, 3)
-    platform.now_s += LOOK_S
+def test_what_fails_leaves_the_number_and_is_logged_once_per_application_until_a_look_succeeds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    five = AutoscalingConfig(min_replicas=5, max_replicas=8)
+    platform, answers = Platform({CHAT: llm(five), DRAFT: llm(five)}), []
+    with caplog.at_level(logging.ERROR, logger="ray.serve"):
+        for raw in (broken, broken, None, broken):
+            platform.look(DRAFT, 3, raw=broken)
+            answers.append(platform.decide(CHAT, 3, raw=raw))
+            platform.now_s += 0.5 * LOOK_S
+            answers.append(platform.decide(CHAT, 3, raw=raw))
+    assert answers == [3, 3, 3, 3, 5, 5, 3, 3]
+    logged = f"no decision on {DRAFT}", f"no decision on {CHAT}", f"no decision on {CHAT}"
+    assert [record.getMessage() for record in caplog.records] == [f"{each}; it stays at 3 replicas" for each in logged]
 
-    def broken() -> Raw:
-        raise RuntimeError("no metrics")
 
-    with pytest.raises(RuntimeError, match="no metrics"):
-        platform.desk.decide(Look(CHAT, 3, names(3), broken, lambda: 0.0))
-    assert platform.decide(CHAT, 3) == 3
-    assert platform.look(CHAT, 3) == 5
+class Recording(Scaler):
+    """A scaler that keeps what it has seen."""
+
+    seen: ClassVar[list[Observation]] = []
+
+    def decide(self, seen: Observation) -> Decision:
+        self.seen.append(seen)
+        return super().decide(seen)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Observation]:
+    """Return what the scalers of all applications see from now on."""
+    monkeypatch.setattr(module, "Scaler", Recording)
+    monkeypatch.setattr(Recording, "seen", [])
+    return Recording.seen
+
+
+def arrivals(platform: Platform, seen: list[Observation], *looks: tuple[int, float]) -> list[float]:
+    """Return the arrivals since the first of these looks, at each of them: (requests held, all that came to its replica)."""
+    for held, arrived in looks:
+        platform.hold({CHAT: held})
+        platform.now_s += LOOK_S
+        platform.say(names(1), waiting=0, running=0, slots=16, arrived=arrived)
+        platform.decide(CHAT, 1)
+    return [each.arrived - seen[0].arrived for each in seen]
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        pytest.param([(0, 7), (0, 9), (0, 12)], [0, 2, 5], id="to-the-replica"),
+        pytest.param([(0, 7), (3, 7), (0, 10)], [0, 3, 3], id="from-a-router-at-once"),
+        pytest.param([(0, 7), (3, 7), (0, 7), (0, 7), (0, 10)], [0, 3, 3, 3, 3], id="from-a-router-a-while-after"),
+        pytest.param([(0, 7), (3, 7), (3, 10), (0, 10)], [0, 3, 6, 6], id="counted-by-both-meanwhile"),
+        pytest.param([(0, 7), (3, 7), (0, 7), (0, 11)], [0, 3, 3, 4], id="with-new-ones-among-them"),
+    ],
+)
+def test_a_request_that_goes_from_a_router_to_a_replica_is_one_arrival(
+    seen: list[Observation], looks: list[tuple[int, float]], expected: list[float]
+) -> None:
+    assert arrivals(Platform({CHAT: llm()}), seen, *looks) == expected
+
+
+def test_after_callers_have_given_up_arrivals_count_again(seen: list[Observation]) -> None:
+    platform = Platform({CHAT: llm()})
+    given_up = [(0, 7.0)] * (int(HANDOVER_S / LOOK_S) + 1)
+    made = arrivals(platform, seen, (0, 7.0), (40, 7.0), *given_up, (0, 9.0))
+    assert made == [0, *[40] * (len(given_up) + 1), 42]
 
 
 def test_a_replica_that_is_gone_counts_no_longer() -> None:
@@ -329,20 +397,43 @@ def test_nobody_grows_after_a_start_before_all_that_hold_accelerators_were_asked
     assert growing(late, 2, a=1) == {"a": 2}
 
 
-def test_replicas_that_the_directory_names_hold_their_accelerators() -> None:
+def test_replicas_that_drain_hold_their_accelerators_until_the_directory_names_them_no_longer() -> None:
     platform = Platform(dict(a=llm(units=1), b=llm(units=1)), max_accelerators=6)
-    platform.hold(holding={"b": 4})
-    assert growing(platform, 30, a=1, b=1)["a"] == 2
+    platform.hold(draining={"b": 4})
+    assert growing(platform, 120, a=1, b=1) == {"a": 1, "b": 1}
+    platform.hold()
+    assert growing(platform, 120, a=1, b=1) == {"a": 3, "b": 3}
+
+
+def test_replicas_that_drain_of_an_application_that_left_the_document_hold_their_accelerators() -> None:
+    platform = Platform(dict(a=llm(units=1), b=llm(units=1)), max_accelerators=6)
+    platform.look("b", 4)
+    platform.decide("a", 1)
+    platform.configure(ScalingDocument(max_accelerators=6, apps={"a": llm(units=1)}))
+    platform.hold(draining={"b": 3})
+    assert growing(platform, 60, a=1) == {"a": 3}
+    platform.hold()
+    assert growing(platform, 60, a=3) == {"a": 6}
+
+
+@pytest.mark.parametrize(("target", "others"), [(2, 2), (0, 2)], ids=["runs", "is-to-start"])
+def test_a_fixed_application_holds_its_accelerators(target: int, others: int) -> None:
+    fixed = llm(AutoscalingConfig(min_replicas=2, max_replicas=2), is_fixed=True, units=2)
+    platform = Platform(dict(fixed=fixed, a=llm(units=1)), max_accelerators=6)
+    assert growing(platform, 30, fixed=target, a=1) == {"fixed": 2, "a": others}
 
 
 @pytest.mark.xfail(
-    strict=True, reason="Serve asks no policy about a fixed deployment: it has no account, its accelerators are lent out"
+    strict=True,
+    reason="a deployment whose looks fail has a file but no account: _knows_all takes it for known, the ledger counts it as 0",
 )
-def test_a_fixed_application_holds_its_accelerators_though_serve_never_asks_about_it() -> None:
-    fixed = llm(AutoscalingConfig(min_replicas=2, max_replicas=2), is_fixed=True, units=2)
-    platform = Platform(dict(fixed=fixed, a=llm(units=1)), max_accelerators=6)
-    platform.hold(holding={"fixed": 2, "a": 1})
-    assert growing(platform, 30, a=1) == {"a": 2}
+def test_an_application_whose_looks_fail_holds_its_accelerators() -> None:
+    platform = Platform(dict(a=llm(units=1), b=llm(units=1)), max_accelerators=6)
+    for _ in range(30):
+        platform.look("b", 4, raw=broken)
+        platform.now_s -= LOOK_S
+        target = growing(platform, 1, a=1)["a"]
+        assert target <= 2
 
 
 def test_a_lowered_budget_is_in_force_at_the_next_look() -> None:
@@ -379,6 +470,17 @@ def test_what_a_budget_grants_is_published_where_it_is_fewer_than_wanted() -> No
     platform.desk.feed.look()
     shown = json.loads(platform.store.values[DECISIONS])["a"]
     assert (shown["wanted"], shown["granted"]) == (5, 3)
+
+
+@pytest.mark.parametrize("max_accelerators", [None, 9], ids=["no-budget", "enough"])
+@pytest.mark.parametrize("target", [2, 5, 9])
+def test_where_the_budget_takes_nothing_no_grant_is_published(target: int, max_accelerators: int | None) -> None:
+    app = llm(AutoscalingConfig(min_replicas=5, max_replicas=8), units=1)
+    platform = Platform({"a": app}, max_accelerators=max_accelerators)
+    growing(platform, 1, a=target)
+    platform.desk.feed.look()
+    shown = json.loads(platform.store.values[DECISIONS])["a"]
+    assert (shown["wanted"] != target or target == 5, shown["granted"]) == (True, None)
 
 
 def test_a_process_has_one_desk_whose_feed_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,9 +161,6 @@ def test_what_fails_is_logged_once_each_time_and_the_number_stays(caplog: pytest
     assert [record.getMessage() for record in caplog.records] == [f"no decision on {APP}; it stays at 3 replicas"] * 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an answer between two looks clears the mark: Serve asks ten times a second, each look logs"
-)
 def test_what_fails_is_logged_once_though_serve_asks_between_looks(caplog: pytest.LogCaptureFixture) -> None:
     controller = Controller(sleepy())
     with caplog.at_level(logging.ERROR, logger="ray.serve"):

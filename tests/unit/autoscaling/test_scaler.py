@@ -245,7 +245,6 @@ def test_the_last_replica_goes_when_no_request_came_for_its_delay(to_zero_s: flo
     assert [at for at, each in enumerate(wanted) if each == 0] == list(range(29 + int(delay_s), 329))
 
 
-@pytest.mark.xfail(strict=True, reason="a delay of 0 is over while requests run: idle_s is 0 then, and 0 >= 0")
 def test_with_no_delay_the_last_replica_stays_while_it_works() -> None:
     config = SLEEPY.model_copy(update={"downscale_to_zero_delay_s": 0.0})
     busy = [Observation(float(s), target=1, ready=1, running=1.0, arrived=s, slots=8.0) for s in range(30)]
@@ -376,17 +375,12 @@ def test_a_look_that_brings_nothing_new_changes_nothing(rate: float) -> None:
     assert numbers(CONFIG, stale) == numbers(CONFIG, seen)
 
 
-WAKES = "Extreme.covers goes by the first value ever: values from before a sleep count, though none came since"
-
-
-@pytest.mark.xfail(strict=True, reason=WAKES)
 def test_after_a_sleep_too_one_sample_adds_nothing() -> None:
     asleep = [Observation(60.0 + s, target=0, ready=0) for s in range(600)]
     awake = Observation(660.0, target=1, ready=0, held=500.0, arrived=500, slots=16.0)
     assert numbers(SLEEPY, [*steady(60), *asleep, awake])[-1] == 1
 
 
-@pytest.mark.xfail(strict=True, reason=WAKES)
 def test_after_a_sleep_too_replicas_go_only_after_their_delay() -> None:
     asleep = [Observation(60.0 + s, target=0, ready=0) for s in range(600)]
     awake = Observation(660.0, target=5, ready=1, arrived=240, slots=16.0)

@@ -132,6 +132,7 @@ async def test_requests_that_wait_are_told_each_time_with_every_replica_there_is
             "stamp": world.wall.now_s,
             "held": {"llm.chat.stable": 2},
             "holding": {"llm.chat.stable": 2},
+            "draining": {"llm.chat.stable": 1},
         }
 
 
@@ -150,6 +151,8 @@ async def test_a_change_is_told_at_once() -> None:
     await world.tick(feed)
     world.replica("r1")
     assert (await world.tick(feed) or {})["holding"] == {"llm.chat.stable": 1}
+    world.directory.drain("r1")
+    assert (await world.tick(feed) or {})["draining"] == {"llm.chat.stable": 1}
     world.hold(1)
     assert (await world.tick(feed) or {})["held"] == {"llm.chat.stable": 1}
     world.hold(0)
