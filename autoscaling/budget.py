@@ -43,7 +43,7 @@ def _share(claims: dict[str, Claim], given: dict[str, int], apps: list[str], *, 
     least = {app: given[app] for app in apps}
 
     def at(share: float) -> dict[str, int]:
-        return {app: max(least[app], math.floor(share * claims[app].wanted)) for app in apps}
+        return {app: max(least[app], math.ceil(share * claims[app].wanted)) for app in apps}
 
     def cost(counts: dict[str, int]) -> int:
         return sum(claims[app].units * (count - least[app]) for app, count in counts.items())
@@ -88,6 +88,14 @@ class Ledger:
             self._asked(account, 0, now_s)
             if not account.held(now_s):
                 del self._accounts[app]
+
+    def see(self, app: str, claim: Claim, *, target: int, now_s: float) -> None:
+        """Take note of a deployment as it is, whatever it may want."""
+        self._asked(self._accounts.setdefault(app, _Account(claim)), target, now_s)
+
+    def knows(self, app: str) -> bool:
+        """Whether a deployment has been seen."""
+        return app in self._accounts
 
     def grant(self, app: str, claim: Claim, *, target: int, now_s: float) -> int:
         """Return how many replicas a deployment may ask for now, of those that it wants.

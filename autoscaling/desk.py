@@ -87,6 +87,7 @@ class Desk:
         file.looked_s, file.answer = now_s, look.target  # which stands, should anything below fail
         try:
             self._hear(document, now_s)
+            self._ledger.see(look.app, Claim(app.units, app.priority), target=look.target, now_s=now_s)
             file.scaler.config = app.settings
             file.answer = self._answer(look, app, file, now_s=now_s)
             file.is_failing = False
@@ -114,8 +115,7 @@ class Desk:
         document = self._document_seen
         if document is None or document.max_accelerators is None or now_s - self._since_s >= GRACE_S:
             return True
-        holders = (app for app, each in document.apps.items() if each.units)
-        return all(app in self._files for app in holders)
+        return all(self._ledger.knows(app) for app, each in document.apps.items() if each.units)
 
     def _decision(self, app: ScaledApp, file: _File, seen: Observation, *, is_deaf: bool) -> Decision:
         if app.is_fixed:

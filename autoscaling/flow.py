@@ -76,8 +76,10 @@ class Flow:
         if not self._samples:
             return 0.0
         rate = self._count(MINUTE_S) / max(self._span_s(MINUTE_S), SHORT_S[-1])
-        ranges = [self._range(window_s) for window_s in SHORT_S]
-        return max(*(low for low, _ in ranges), min(rate, *(high for _, high in ranges)))
+        for window_s in SHORT_S:  # the shortest has the last word
+            low, high = self._range(window_s)
+            rate = max(low, min(rate, high))
+        return rate
 
     def growth_per_s2(self) -> float:
         """Return by how much the arrival rate grows each second. A step is no growth: it is over when it is seen."""

@@ -41,6 +41,8 @@ class _Report:
     slots: float = 0.0
     arrived: float = 0.0
     kv_cache: float = 0.0
+    is_blank: bool = False  # nothing was said yet
+    left_s: float | None = None  # since when the replica is not listed any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +74,26 @@ class Reports:
         present: dict[Hashable, _Report] = {}
         for replica in replicas:
             old, series = known.get(replica), signals[0].get(replica)
-            if series and (old is None or series[-1].timestamp != old.stamp):
+            if old is None:
+                old = _Report(math.nan, now_s, is_blank=True)
+            if series and series[-1].timestamp != old.stamp:
                 old = self._renew(old, _read(signals, replica, stamp=series[-1].timestamp, now_s=now_s), replica)
-            if old is not None:
-                present[replica] = old
-        # A replica that leaves Serve's list for a moment must not bring its whole count again.
-        gone = {r: old for r, old in known.items() if r not in present and now_s - old.heard_s <= FORGET_S}
-        self._reports = {**gone, **present}
+            old.left_s = None
+            present[replica] = old
+        self._reports = {**self._gone(present, now_s), **present}
         return _sums(list(present.values()), now_s)
 
-    def _renew(self, old: _Report | None, new: _Report | None, replica: Hashable) -> _Report | None:
+    def _gone(self, present: Mapping[Hashable, _Report], now_s: float) -> dict[Hashable, _Report]:
+        """Return who left of late: a replica that is off the list for a moment must not bring its whole count again."""
+        gone = {replica: report for replica, report in self._reports.items() if replica not in present}
+        for report in gone.values():
+            report.left_s = now_s if report.left_s is None else report.left_s
+        return {replica: report for replica, report in gone.items() if now_s - (report.left_s or 0.0) <= FORGET_S}
+
+    def _renew(self, old: _Report, new: _Report | None, replica: Hashable) -> _Report:
         if new is None:
             return old
-        if old is not None:
+        if not old.is_blank:
             self.arrived += max(0.0, new.arrived - old.arrived)
         elif replica not in (self._found or ()):
             self.arrived += new.arrived
@@ -92,10 +101,10 @@ class Reports:
 
 
 def _sums(reports: Sequence[_Report], now_s: float) -> Sums:
-    heard = sum(now_s - report.heard_s <= STALE_S for report in reports)
+    stale_s = now_s - STALE_S
     return Sums(
-        heard=heard,
-        silent=len(reports) - heard,
+        heard=sum(report.heard_s >= stale_s and not report.is_blank for report in reports),
+        silent=sum(report.heard_s < stale_s for report in reports),
         waiting=sum(report.waiting for report in reports),
         running=sum(report.running for report in reports),
         slots=max((report.slots for report in reports), default=0.0),

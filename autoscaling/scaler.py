@@ -21,6 +21,7 @@ CALM = 1.0  # standard deviations more that must be free before replicas are rem
 LEAST_STEP = 4
 MOST_GROWTH = 2.0  # times the present rate that is believed to come within one start time
 FALLEN = 2 / 3  # of the load that replicas were added for: then they may go before they have settled
+GAP_S = 15.0  # looks that lie further apart than this are no unbroken watch
 FULL_CACHE = 0.9
 FEWER_SLOTS = 0.8  # the share of its slots that a replica with a full cache stays below
 
@@ -49,8 +50,8 @@ class Scaler:
         self._flow = Flow()
         self._curve = ServiceCurve()
         self._startup = Startup()
-        self._least = Extreme(is_max=False)
-        self._most = Extreme(is_max=True)
+        self._forget_windows()
+        self._looked_s = -math.inf
         self._raised = (-math.inf, 0.0)  # (when replicas were last added, the most load since then)
         self._busy_at_s: float | None = None
         self._arrived = 0.0
@@ -65,6 +66,9 @@ class Scaler:
     def decide(self, seen: Observation) -> Decision:
         """Return how many replicas there should be now, within the bounds. Looks come in the order of time."""
         config = self.config
+        if seen.now_s - self._looked_s > GAP_S:
+            self._forget_windows()
+        self._looked_s = seen.now_s
         self._flow.add(seen)
         self._startup.see(seen.now_s, seen.target, seen.ready)
         self._slots = self._capacity(seen)
@@ -79,7 +83,7 @@ class Scaler:
     def _decide(self, seen: Observation, idle_s: float) -> Decision:
         config, target = self.config, seen.target
         if target == 0:
-            self._least, self._most = Extreme(is_max=False), Extreme(is_max=True)  # what was so before the sleep is over
+            self._forget_windows()
             return Decision(1, "a request waits") if seen.open > 0 else Decision(0, "asleep")
         if self._slots <= 0:
             return Decision(target, "no replica has told its slots yet")
@@ -97,6 +101,10 @@ class Scaler:
             surplus = Decision(max(calm, 1), f"a surplus for {config.downscale_delay_s:.0f} s; {_why(need)}")
             return Decision(target, f"settling; {_why(need)}") if is_settling else surplus
         return Decision(target, f"enough; {_why(need)}")
+
+    def _forget_windows(self) -> None:
+        """Begin to watch anew: what was so before a sleep or a silence says nothing of how long it has lasted now."""
+        self._least, self._most = Extreme(is_max=False), Extreme(is_max=True)
 
     def _is_settling(self, now_s: float, load: float) -> bool:
         raised_s, most = self._raised

@@ -53,7 +53,12 @@ def replica_client(process: psutil.Process) -> Iterator[httpx.Client]:
 
 def vllm_running(client: httpx.Client) -> float:
     """Return vLLM's own count of running requests."""
+    return vllm_gauge(client, "num_requests_running")
+
+
+def vllm_gauge(client: httpx.Client, name: str) -> float:
+    """Return the present value of one of vLLM's own gauges."""
     text = client.get("/metrics").text
-    found = re.search(r"^vllm:num_requests_running\{.*\} (\S+)$", text, re.MULTILINE)
+    found = re.search(rf"^vllm:{name}\{{.*\}} (\S+)$", text, re.MULTILINE)
     assert found is not None
     return float(found.group(1))

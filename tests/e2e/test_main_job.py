@@ -7,6 +7,8 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import openai
@@ -15,11 +17,12 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from serve_app.commands.demo import QUESTIONS
 from tests.e2e.conftest import MainJob
-from tests.e2e.replica_port import internal_token, replica_client, replica_process, replica_url, vllm_running
+from tests.e2e.replica_port import internal_token, replica_client, replica_process, replica_url, vllm_gauge, vllm_running
 
 # The first test pays for the start: engine, documents and all.
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(1800)]
 
+SLOTS = 32  # engine.max_num_seqs of platform.yaml
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What does os.getcwd do?"}]
 
 
@@ -130,10 +133,35 @@ def test_a_client_that_leaves_mid_stream_aborts_its_request_inside_vllm(main_job
         wait_until(lambda: vllm_running(vllm) == 0, within_s=1.0)
 
 
-def wait_until(condition: Callable[[], bool], *, within_s: float) -> None:
+def test_the_policy_sees_the_queue_that_vllm_sees(main_job: MainJob) -> None:
+    with replica_client(replica_process()) as vllm:
+        with ExitStack() as streams:
+            for _ in range(SLOTS + 10):
+                connection = socket.create_connection(("127.0.0.1", int(main_job.url.rpartition(":")[2])))
+                streams.enter_context(connection).sendall(endless_chat())
+            seen: set[object] = set()
+
+            def agree() -> bool:
+                own = vllm_gauge(vllm, "num_requests_running"), vllm_gauge(vllm, "num_requests_waiting")
+                told = decided(main_job)
+                seen.add((own, told["running"], told["waiting"]))
+                return own == (SLOTS, 10) == (told["running"], told["waiting"]) and told["slots"] == SLOTS
+
+            wait_until(agree, within_s=60.0, what=seen)
+        wait_until(lambda: decided(main_job)["waiting"] == vllm_gauge(vllm, "num_requests_waiting") == 0, within_s=30.0)
+
+
+def decided(main_job: MainJob) -> dict[str, Any]:
+    """Return what the policy goes by on the model's variant."""
+    apps = httpx.get(f"{main_job.url}/admin/scaling", timeout=30).json()["apps"]
+    decision: dict[str, Any] = next(app["decision"] for app in apps if app["name"] == "llm.chat.stable")
+    return decision
+
+
+def wait_until(condition: Callable[[], bool], *, within_s: float, what: object = "") -> None:
     deadline_s = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline_s, f"not so after {within_s} s"
+        assert time.monotonic() < deadline_s, f"not so after {within_s} s: {what}"
         time.sleep(0.05)
 
 

@@ -85,20 +85,22 @@ async def test_waiting_requests_reach_the_policy_and_add_replicas(platform: Plat
 async def test_a_step_of_ten_scales_up_and_back_without_turning_round_once(platform: Platform) -> None:
     latency = {"prefill_s_per_token": 0.0, "decode_s_per_token": 0.05, "slots": 8}
     scaling = {"max_replicas": 6, "upscale_delay_s": 2, "downscale_delay_s": 20, "settle_s": 600}
-    await asyncio.to_thread(platform.deploy, autoscaled(latency, **scaling))
+    router = {**CONFIG["router"], "autoscaling": {"min_replicas": 1, "max_replicas": 3, "upscale_delay_s": 1}}
+    await asyncio.to_thread(platform.deploy, {**autoscaled(latency, **scaling), "router": router})
     await asyncio.to_thread(platform.wait_replicas, 1)
     load = Load(platform.url, rate=1, tokens=40)  # 2 s each: 2 at a time, then 20 of them, in 8 slots a replica
     async with watched(platform) as seen:
         async with load.running():
-            await asyncio.sleep(30)
+            await asyncio.sleep(20)
             load.rate = 10
-            await asyncio.sleep(75)
+            await asyncio.sleep(50)
         ended_s = time.monotonic()
         await asyncio.to_thread(platform.wait_replicas, 1, timeout_s=90)
         took_s = time.monotonic() - ended_s
     rising, falling = _split(targets(seen))
     assert (rising[0], rising == sorted(rising), falling == sorted(falling, reverse=True), falling[-1]) == (1, True, True, 1)
     assert rising[-1] >= 3
+    assert max(targets(seen, "router")) <= 2  # the number from before; what waits in a Router for a model is none of its load
     assert load.failed() == []
     assert took_s < 20 + 25  # news, the end of what was decided before, and the drain
 
@@ -153,7 +155,7 @@ async def test_a_budget_is_never_exceeded_and_goes_to_whom_has_priority(platform
     load = Load(platform.url, rate=8, tokens=40)
     async with watched(platform) as seen:
         async with load.running():
-            await asyncio.to_thread(_until, lambda: platform.scaling()[APP]["decision"]["ready"] == 3)
+            await asyncio.to_thread(_until, lambda: _decision(platform, APP)["ready"] == 3)
             body = {"model": "first", "messages": [{"role": "user", "content": "me first"}], "max_tokens": 40}
             async with httpx.AsyncClient(timeout=180) as client:
                 woken = await client.post(f"{platform.url}/v1/chat/completions", json=body)
@@ -169,3 +171,31 @@ def _until(holds: Any, *, timeout_s: float = 120.0) -> None:
     while not holds():
         assert time.monotonic() < deadline_s, "it never came true"
         time.sleep(0.5)
+
+
+async def test_a_stage_grows_by_its_own_queue(platform: Platform) -> None:
+    pace = {"max_replicas": 2, "upscale_delay_s": 1, "downscale_delay_s": 4, "settle_s": 0}
+    embedder = {"name": "minilm", "source": "sentence-transformers/all-MiniLM-L6-v2", "autoscaling": pace}
+    await asyncio.to_thread(platform.deploy, {**copy.deepcopy(CONFIG), "embedders": [embedder]})
+    texts = [f"sentence number {number} of a text that is embedded" for number in range(96)]
+    is_enough = asyncio.Event()
+
+    async def embed(client: httpx.AsyncClient) -> set[int]:
+        statuses = set()
+        while not is_enough.is_set():
+            answer = await client.post(f"{platform.url}/v1/embeddings", json={"model": "minilm", "input": texts})
+            statuses.add(answer.status_code)
+        return statuses
+
+    async with watched(platform) as seen, httpx.AsyncClient(timeout=120) as client:
+        clients = [asyncio.create_task(embed(client)) for _ in range(4)]
+        await asyncio.to_thread(_until, lambda: _decision(platform, "embedder.minilm")["ready"] == 2)
+        is_enough.set()
+        assert await asyncio.gather(*clients) == [{200}] * 4
+        await asyncio.to_thread(_until, lambda: _decision(platform, "embedder.minilm")["target"] == 1)
+    assert targets(seen, "embedder.minilm") == [1, 2, 1]
+
+
+def _decision(platform: Platform, app: str) -> dict[str, Any]:
+    found: dict[str, Any] = platform.scaling()[app]["decision"]
+    return found

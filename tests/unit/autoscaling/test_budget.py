@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoscaling.budget import LINGER_S, Claim, Ledger, allocate
@@ -57,6 +57,7 @@ def test_a_lower_priority_never_takes_anything_from_a_higher_one(claims: dict[st
 
 
 @given(wanted=st.lists(st.integers(1, 20), min_size=2, max_size=5), budget=st.integers(0, 100))
+@example(wanted=[20, 1], budget=19)
 def test_within_one_priority_shares_differ_by_one_replica_at_most(wanted: list[int], budget: int) -> None:
     claims = {f"a{i}": Claim(1, wanted=count) for i, count in enumerate(wanted)}
     given_ = allocate(claims, budget)
