@@ -114,7 +114,7 @@ class Scaler:
     def _need(self, seen: Observation) -> Need:
         slots, utilization = self._slots, self.config.target_utilization
         service = self._flow.service()
-        if service is None:  # nothing is known but what is open now
+        if service is None or seen.arrived <= 0:  # nothing is known but what is open now; a Router never knows more
             return Need(seen.open, 0.0, 0.0, slots, utilization)
         busy = service.per_replica / slots
         self._curve.add(busy, service.seconds)

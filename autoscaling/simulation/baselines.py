@@ -77,6 +77,8 @@ class HpaLike:
         self._next_sync_s = seen.now_s + _SYNC_S
         desired = self._by_qps(seen, qps) if self._metric == "qps" else self._by_utilization(seen)
         recommended = self._recommended
+        if not recommended:  # the number that is found counts as the first recommendation, as in recordInitialRecommendation
+            recommended.append((seen.now_s, seen.target))
         recommended.append((seen.now_s, desired))
         while recommended[0][0] < seen.now_s - _STABILIZATION_S:
             recommended.popleft()

@@ -38,6 +38,8 @@ class Axis:
 
     def place(self, value: float, begin: float, end: float) -> float:
         """Return where a value stands between two places."""
+        if self.high == self.low:  # a single sample
+            return begin
         return begin + (end - begin) * (value - self.low) / (self.high - self.low)
 
     def marks(self, begin: float, end: float) -> tuple[Tick, ...]:

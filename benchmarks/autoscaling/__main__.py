@@ -1,7 +1,7 @@
 """What Manta's autoscaling costs at equal service, beside Ray Serve's default policy and Kubernetes' autoscaler; a simulation.
 
-    python -m benchmarks.autoscaling                                   # five traces, three seeds; an hour of one core
-    python -m benchmarks.autoscaling --trace step --seeds 1            # one trace; two minutes
+    python -m benchmarks.autoscaling                                   # five traces, three seeds; 40 minutes of one core
+    python -m benchmarks.autoscaling --trace step --seeds 1            # one trace; three minutes
     python -m benchmarks.autoscaling --json runs.json --html runs.html # every run, and a report with plots
     python -m benchmarks.autoscaling --quick                           # everything far too short, to see that it works
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from autoscaling.observation import Observation
 from autoscaling.simulation.baselines import HpaLike, QueueDepth
 from autoscaling.simulation.options import Policy
 from autoscaling.simulation.oracle import Load, Oracle
@@ -21,7 +20,6 @@ Settings = tuple[tuple[str, float], ...]
 
 _DEFAULTS = AutoscalingConfig()
 MANTA_SETTINGS = ("queue_drain_s", "downscale_delay_s", "headroom")
-HPA_STABILIZATION_S = 300.0
 MANTA_FRONTIER = (  # each alone, and all together towards more and less
     (30.0, 300.0, 2.0),
     (120.0, 300.0, 2.0),
@@ -60,28 +58,14 @@ class Contestant:
             return Instant(scenario, trace, drain_s=given["queue_drain_s"])
         if self.family == ORACLE:
             return Oracle(Load.of(trace, MODEL), factor=given["factor"], window_s=given["window_s"])
-        hpa = HpaLike("qps" if self.family == HPA_QPS else "utilization", given["target"])
-        return _FirstHeld(hpa, scenario.initial_replicas)
-
-
-class _FirstHeld:
-    """Kubernetes' autoscaler takes the number that it finds for its first recommendation, so it is no surplus for 300 s."""
-
-    def __init__(self, inner: HpaLike, first: int) -> None:
-        self.name = inner.name
-        self._inner = inner
-        self._first = first
-
-    def wanted(self, seen: Observation) -> int:
-        replicas = self._inner.wanted(seen)
-        return max(replicas, self._first) if seen.now_s < HPA_STABILIZATION_S else replicas
+        return HpaLike("qps" if self.family == HPA_QPS else "utilization", given["target"])
 
 
 def _ray(given: dict[str, float]) -> Policy:
     from ray.serve.config import AutoscalingConfig as RayConfig
 
     fixed = {"min_replicas": 1, "max_replicas": MOST_REPLICAS, "look_back_period_s": RAY_LOOK_BACK_S}
-    return RayDefault(RayConfig.model_validate({**fixed, "metrics_interval_s": 1.0, **given}), push_s=RAY_PUSH_S)
+    return RayDefault(RayConfig.model_validate({**fixed, **given}), push_s=RAY_PUSH_S)
 
 
 OURS = Contestant(MANTA, tuple((name, float(getattr(_DEFAULTS, name))) for name in MANTA_SETTINGS))

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.canary_switch.open_loop import Load
 from tests.integration.conftest import CONFIG
 from tests.integration.platform import Platform, simulated
-from tests.integration.streams import read_stream, read_streams
+from tests.integration.streams import read_stream
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -70,30 +70,18 @@ def test_a_variant_at_zero_wakes_at_the_first_request_and_answers_it(platform: P
     platform.wait_replicas(0)
 
 
-async def test_waiting_requests_reach_the_policy_and_add_replicas(platform: Platform) -> None:
-    latency = {"decode_s_per_token": 0.1, "slots": 2}
-    await asyncio.to_thread(platform.deploy, autoscaled(latency, max_replicas=3, target_queue_depth=1))
-    streams = asyncio.create_task(read_streams(platform.url, 16, tokens=60))
-    most, deadline_s = 0, time.monotonic() + 60
-    while most < 3 and time.monotonic() < deadline_s:
-        most = max(most, (await asyncio.to_thread(platform.variant))["replicas"]["ready"])
-        await asyncio.sleep(0.5)
-    assert most == 3
-    assert [(r.tokens, r.errors) for r in await streams] == [(60, [])] * 16
-
-
 async def test_a_step_of_ten_scales_up_and_back_without_turning_round_once(platform: Platform) -> None:
     latency = {"prefill_s_per_token": 0.0, "decode_s_per_token": 0.05, "slots": 8}
-    scaling = {"max_replicas": 6, "upscale_delay_s": 2, "downscale_delay_s": 20, "settle_s": 600}
+    scaling = {"max_replicas": 6, "upscale_delay_s": 2, "downscale_delay_s": 15, "settle_s": 600}
     router = {**CONFIG["router"], "autoscaling": {"min_replicas": 1, "max_replicas": 3, "upscale_delay_s": 1}}
     await asyncio.to_thread(platform.deploy, {**autoscaled(latency, **scaling), "router": router})
     await asyncio.to_thread(platform.wait_replicas, 1)
     load = Load(platform.url, rate=1, tokens=40)  # 2 s each: 2 at a time, then 20 of them, in 8 slots a replica
     async with watched(platform) as seen:
         async with load.running():
-            await asyncio.sleep(20)
+            await asyncio.sleep(12)
             load.rate = 10
-            await asyncio.sleep(50)
+            await asyncio.sleep(35)
         ended_s = time.monotonic()
         await asyncio.to_thread(platform.wait_replicas, 1, timeout_s=90)
         took_s = time.monotonic() - ended_s
@@ -102,7 +90,7 @@ async def test_a_step_of_ten_scales_up_and_back_without_turning_round_once(platf
     assert rising[-1] >= 3
     assert max(targets(seen, "router")) <= 2  # the number from before; what waits in a Router for a model is none of its load
     assert load.failed() == []
-    assert took_s < 20 + 25  # news, the end of what was decided before, and the drain
+    assert took_s < 15 + 25  # news, the end of what was decided before, and the drain
 
 
 def _split(numbers: list[int]) -> tuple[list[int], list[int]]:

@@ -25,7 +25,7 @@ def run(label: str, attainment: float, replica_s: float, *, trace: str = "poisso
 
 def tiny() -> Scenario:
     return replace(
-        SCENARIOS["poisson"], duration_s=6.0, warm_up_s=0.0, draw=lambda of, draw: poisson(20.0, of.duration_s, draw=draw)
+        SCENARIOS["poisson"], duration_s=21.0, warm_up_s=0.0, draw=lambda of, draw: poisson(20.0, of.duration_s, draw=draw)
     )
 
 

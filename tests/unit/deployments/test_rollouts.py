@@ -354,6 +354,7 @@ async def test_scaling_settings_and_held_requests_are_published(world: World) ->
         "stamp": world.clock.now_s,
         "held": {"llm.chat.stable": 3},
         "holding": {"llm.chat.stable": 1, "llm.chat.canary": 1},
+        "draining": {},
     }
     told = await it.scaling()
     assert (told["budget"], [app["held"] for app in told["apps"]]) == ({"max_accelerators": 4, "in_use": 2}, [3])
