@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-LINGER_S = 10.0  # replicas that were asked to go count this long, until the directory says that they drain
+LINGER_S = 20.0  # replicas that were asked to go count this long, until the directory says that they drain
+TURN_S = 300.0  # what one of the same priority would rather have is left to its holder this long
 
 BISECTIONS = 30
 
@@ -21,13 +22,16 @@ class Claim:
     least: int = 0  # replicas
     wanted: int = 0
     draining: int = 0  # replicas beside `target` that are on their way out, as the directory has it
+    alive: int = 0  # replicas that the directory names, whatever their state
+    target: int = 0  # replicas that it has been given
+    held_s: float = -math.inf  # when it had any last
 
 
 def allocate(claims: dict[str, Claim], budget: int) -> dict[str, int]:
     """Return the replicas that each deployment gets of ``budget`` accelerators.
 
     First everybody's least number, then what is wanted: by priority, and within one priority to whom has the smallest
-    share of what it wants. Replicas that need no accelerator are given as wanted.
+    share of what it wants, or to whom has had none for the longest. Replicas that need no accelerator are given as wanted.
     """
     if sum(claim.units * claim.wanted for claim in claims.values()) <= budget:
         return {app: claim.wanted for app, claim in claims.items()}
@@ -55,7 +59,7 @@ def _share(claims: dict[str, Claim], given: dict[str, int], apps: list[str], *, 
     given.update(at(low))
     left -= cost(at(low))
     while short := [app for app in apps if given[app] < claims[app].wanted and claims[app].units <= left]:
-        poorest = min(short, key=lambda app: (given[app] / claims[app].wanted, app))
+        poorest = min(short, key=lambda app: (given[app] / claims[app].wanted, claims[app].held_s, app))
         given[poorest] += 1
         left -= claims[poorest].units
     return left
@@ -65,12 +69,13 @@ def _share(claims: dict[str, Claim], given: dict[str, int], apps: list[str], *, 
 class _Account:
     claim: Claim
     target: int = 0
+    short_since_s: float | None = None  # since when it is to give something to one of its own priority
     leaving: deque[tuple[float, int]] = field(default_factory=deque)  # (until when they count, replicas asked to go)
 
     def held(self, now_s: float) -> int:
         while self.leaving and self.leaving[0][0] < now_s:
             self.leaving.popleft()
-        return self.target + sum(count for _, count in self.leaving) + self.claim.draining
+        return max(self.target + sum(count for _, count in self.leaving) + self.claim.draining, self.claim.alive)
 
 
 class Ledger:
@@ -81,10 +86,10 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
 
     def keep(self, apps: Collection[str], draining: Mapping[str, int], *, now_s: float) -> None:
-        """Forget the deployments that are not among these, once nothing of theirs is left."""
+        """Forget the deployments that nobody asks about any more, once nothing of theirs is left."""
         for app in [app for app in self._accounts if app not in apps]:
             account = self._accounts[app]
-            account.claim = replace(account.claim, least=0, wanted=0, draining=draining.get(app, 0))
+            account.claim = replace(account.claim, least=0, wanted=0, draining=draining.get(app, 0), alive=0)
             self._asked(account, 0, now_s)
             if not account.held(now_s):
                 del self._accounts[app]
@@ -104,14 +109,36 @@ class Ledger:
         back. Without a budget: what is wanted.
         """
         account = self._accounts.setdefault(app, _Account(claim))
-        account.claim = claim
+        account.claim = replace(claim, target=target, held_s=now_s if target else account.claim.held_s)
         self._asked(account, target, now_s)
         granted = claim.wanted
         if self.budget is not None and claim.units:
-            cap = allocate({name: each.claim for name, each in self._accounts.items()}, self.budget)[app]
+            cap = self._cap(app, account, now_s=now_s)
             granted = cap if cap <= target else max(target, min(cap, self._fits(account, now_s)))
         self._asked(account, granted, now_s)
         return granted
+
+    def _cap(self, app: str, account: _Account, *, now_s: float) -> int:
+        """Return the share of a deployment. What one of its own priority is to have of it goes over after a while only."""
+        claims = {name: each.claim for name, each in self._accounts.items()}
+        cap, budget = allocate(claims, self.budget or 0)[app], self.budget or 0
+        target, priority = account.target, account.claim.priority
+        held = min(target, account.claim.wanted)
+        if cap >= held:
+            account.short_since_s = None
+            return cap
+        content = {  # were those of its priority content with what they have
+            name: replace(claim, wanted=min(claim.wanted, max(claim.target, claim.least)))
+            for name, claim in claims.items()
+            if claim.priority == priority
+        }
+        due = min(held, allocate(claims | content, budget)[app])
+        if account.short_since_s is None:
+            account.short_since_s = now_s
+        if now_s - account.short_since_s < TURN_S:
+            return max(cap, due)
+        account.short_since_s = None
+        return cap
 
     def in_use(self, now_s: float) -> int:
         """Return the accelerators that are held, those of draining replicas included."""

@@ -24,7 +24,9 @@ logger = logging.getLogger("ray.serve")
 
 LOOK_S = 1.0  # Serve asks ten times a second; news come once a second
 LLM = "LLM"  # the deployment whose requests reach its replicas past Serve's handles
+ROUTER = "Router"  # its load is how busy it is: requests are none of its units
 HELD_S = 15.0  # what Routers hold is believed this long
+DRAIN_S = 120.0  # and what drains
 HANDOVER_S = 5.0
 GRACE_S = 5.0  # after a start, for every deployment to be asked about once: until then nobody knows what is held
 
@@ -103,7 +105,8 @@ class Desk:
         decision = self._decision(app, file, seen, is_deaf=self._is_deaf(look, file, sums))
         wanted = decision.replicas if self._knows_all(now_s) else min(decision.replicas, look.target)
         least = min(app.settings.min_replicas, wanted)
-        claim = Claim(app.units, app.priority, least, wanted, draining=self._draining.get(look.app, 0))
+        alive, draining = self._alive(look.app, now_s)
+        claim = Claim(app.units, app.priority, least, wanted, draining=draining, alive=alive)
         granted = self._ledger.grant(look.app, claim, target=look.target, now_s=now_s)
         if granted != look.target:
             logger.info("%s: %d -> %d replicas: %s", look.app, look.target, granted, decision.reason)
@@ -115,7 +118,7 @@ class Desk:
         document = self._document_seen
         if document is None or document.max_accelerators is None or now_s - self._since_s >= GRACE_S:
             return True
-        return all(self._ledger.knows(app) for app, each in document.apps.items() if each.units)
+        return all(self._ledger.knows(app) for app, each in document.apps.items() if each.units and not _is_none(each))
 
     def _decision(self, app: ScaledApp, file: _File, seen: Observation, *, is_deaf: bool) -> Decision:
         if app.is_fixed:
@@ -128,9 +131,11 @@ class Desk:
     def _observe(self, look: Look, app: ScaledApp, *, file: _File, sums: Sums) -> Observation:
         now_s = file.looked_s
         held = self._held(look.app, now_s)
-        if app.deployment != LLM:
+        if app.deployment not in (LLM, ROUTER):
             held += look.queued()
-        elif not look.replicas:  # only then do calls wait at its handle, for requests that Routers hold as well
+        elif (
+            app.deployment == LLM and not look.replicas
+        ):  # only then do calls wait at its handle, for requests that Routers hold as well
             held = max(held, look.queued())
         self._count(file, file.reports.arrived + held)
         return Observation(
@@ -161,8 +166,8 @@ class Desk:
         return is_deaf
 
     def _held(self, app: str, now_s: float) -> float:
-        held, (_, at_s) = self.feed.held, self._held_seen
-        return float(held.held.get(app, 0)) if held is not None and now_s - at_s <= HELD_S else 0.0
+        held = self.feed.held
+        return float(held.held.get(app, 0)) if held is not None and self._is_heard(now_s, HELD_S) else 0.0
 
     def _hear(self, document: ScalingDocument, now_s: float) -> None:
         """Take what the feed has brought since the last look."""
@@ -174,11 +179,19 @@ class Desk:
             self._files = {app: file for app, file in self._files.items() if app in document.apps}
         if self.feed.held_news != self._held_seen[0]:
             self._held_seen = self.feed.held_news, now_s
-        self._ledger.keep(document.apps, self._draining, now_s=now_s)
+        asked = [app for app, each in document.apps.items() if not _is_none(each)]
+        draining = self.feed.held.draining if self.feed.held is not None and self._is_heard(now_s, DRAIN_S) else {}
+        self._ledger.keep(asked, draining, now_s=now_s)
 
-    @property
-    def _draining(self) -> dict[str, int]:
-        return self.feed.held.draining if self.feed.held is not None else {}
+    def _is_heard(self, now_s: float, within_s: float) -> bool:
+        return now_s - self._held_seen[1] <= within_s
+
+    def _alive(self, app: str, now_s: float) -> tuple[int, int]:
+        """Return the replicas that the directory names, and those of them that drain; old news say nothing."""
+        held = self.feed.held
+        if held is None or not self._is_heard(now_s, DRAIN_S):
+            return 0, 0
+        return held.holding.get(app, 0), held.draining.get(app, 0)
 
     def _show(self, file: _File, seen: Observation, decision: Decision, *, granted: int) -> None:
         file.shown = {
@@ -202,6 +215,11 @@ class Desk:
             return None
         self._published = text
         return text
+
+
+def _is_none(app: ScaledApp) -> bool:
+    """Whether a deployment has no replica, ever: Serve asks nothing about it."""
+    return app.is_fixed and not app.settings.min_replicas
 
 
 @cache

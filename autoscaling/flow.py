@@ -71,15 +71,25 @@ class Flow:
         """Seconds between the first look that is remembered and the last one."""
         return self._times[-1] - self._times[0] if self._times else 0.0
 
-    def arrivals_per_s(self) -> float:
-        """Return the present arrival rate: that of the last minute, unless it has changed since in a way that is no chance."""
+    def arrivals_per_s(self, service_s: float = 0.0) -> float:
+        """Return the present arrival rate: that of the last minute, unless it has changed since in a way that is no chance.
+
+        Of requests that take longer than a minute, that of as long as one takes: a minute sees too few of them.
+        """
         if not self._samples:
             return 0.0
-        rate = self._count(MINUTE_S) / max(self._span_s(MINUTE_S), SHORT_S[-1])
-        for window_s in SHORT_S:  # the shortest has the last word
-            low, high = self._range(window_s)
+        window_s = min(max(MINUTE_S, service_s), KEEP_S)
+        rate = self._count(window_s) / max(self._span_s(window_s), SHORT_S[-1])
+        for short_s in SHORT_S:  # the shortest has the last word
+            low, high = self._range(short_s)
             rate = max(low, min(rate, high))
         return rate
+
+    def running(self, window_s: float) -> float:
+        """Return the mean of the requests in service over the last seconds."""
+        newest = self._samples[-1]
+        older = self._at(newest.at_s - window_s)
+        return (newest.busy - older.busy) / (newest.at_s - older.at_s) if newest.at_s > older.at_s else 0.0
 
     def growth_per_s2(self) -> float:
         """Return by how much the arrival rate grows each second. A step is no growth: it is over when it is seen."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from autoscaling.signals import ARRIVED, KV_CACHE, OPEN, RUNNING, SLOTS, WAITING
 
 STALE_S = 15.0  # a replica that has said nothing new this long is silent: its last word counts, but does not prove anything
+FOUND_S = 30.0  # after the first look, replicas may be found that served before it
 FORGET_S = 120.0  # after a replica has gone
 
 
@@ -42,6 +43,7 @@ class _Report:
     arrived: float = 0.0
     kv_cache: float = 0.0
     is_blank: bool = False  # nothing was said yet
+    is_old: bool = False  # it had served before anybody asked
     left_s: float | None = None  # since when the replica is not listed any more
 
 
@@ -62,22 +64,23 @@ class Reports:
 
     def __init__(self) -> None:
         self._reports: dict[Hashable, _Report] = {}
-        self._found: set[Hashable] | None = None  # replicas of the first look: what came to them before is no arrival of now
+        self._since_s: float | None = None  # the first look
         self.arrived = 0.0  # requests that have come to any replica since the first look, those that are gone included
 
     def take(self, raw: Raw | None, replicas: Sequence[Hashable], *, now_s: float) -> Sums:
         """Read the newest sample of every running replica, and return the sums over them."""
-        if self._found is None:
-            self._found = set(replicas)
+        if self._since_s is None:
+            self._since_s = now_s
         signals = [(raw or {}).get(name, {}) for name in SIGNALS]
         known = self._reports
         present: dict[Hashable, _Report] = {}
         for replica in replicas:
             old, series = known.get(replica), signals[0].get(replica)
             if old is None:
-                old = _Report(math.nan, now_s, is_blank=True)
+                # Replicas that were there before this process are found one by one: what came to them is no arrival of now.
+                old = _Report(math.nan, now_s, is_blank=True, is_old=now_s - self._since_s <= FOUND_S)
             if series and series[-1].timestamp != old.stamp:
-                old = self._renew(old, _read(signals, replica, stamp=series[-1].timestamp, now_s=now_s), replica)
+                old = self._renew(old, _read(signals, replica, stamp=series[-1].timestamp, now_s=now_s))
             old.left_s = None
             present[replica] = old
         self._reports = {**self._gone(present, now_s), **present}
@@ -90,12 +93,12 @@ class Reports:
             report.left_s = now_s if report.left_s is None else report.left_s
         return {replica: report for replica, report in gone.items() if now_s - (report.left_s or 0.0) <= FORGET_S}
 
-    def _renew(self, old: _Report, new: _Report | None, replica: Hashable) -> _Report:
+    def _renew(self, old: _Report, new: _Report | None) -> _Report:
         if new is None:
             return old
         if not old.is_blank:
             self.arrived += max(0.0, new.arrived - old.arrived)
-        elif replica not in (self._found or ()):
+        elif not old.is_old:
             self.arrived += new.arrived
         return new
 

@@ -9,7 +9,7 @@ Queue depth corrects it: what waits beyond the target is to be worked off soon.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaling.curve import ServiceCurve
 from autoscaling.flow import Flow
@@ -22,8 +22,10 @@ LEAST_STEP = 4
 MOST_GROWTH = 2.0  # times the present rate that is believed to come within one start time
 FALLEN = 2 / 3  # of the load that replicas were added for: then they may go before they have settled
 GAP_S = 15.0  # looks that lie further apart than this are no unbroken watch
-FULL_CACHE = 0.9
-FEWER_SLOTS = 0.8  # the share of its slots that a replica with a full cache stays below
+TELLING_CACHE = 0.3  # from this use on, the cache tells how many requests it holds
+CACHE_LOOKS = 60  # over which that is smoothed
+LOOK_AHEAD_S = 60.0  # at least: new replicas are for what is in service then
+LATELY_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Scaler:
         self._busy_at_s: float | None = None
         self._arrived = 0.0
         self._slots = 0.0
+        self._cache_holds: float | None = None  # requests, in one replica's KV cache
+        self._target: int | None = None
 
     @property
     def startup_s(self) -> float:
@@ -68,7 +72,9 @@ class Scaler:
         config = self.config
         if seen.now_s - self._looked_s > GAP_S:
             self._forget_windows()
-        self._looked_s = seen.now_s
+        if self._target is not None and seen.target > self._target:
+            self._raised = seen.now_s, 0.0
+        self._looked_s, self._target = seen.now_s, seen.target
         self._flow.add(seen)
         self._startup.see(seen.now_s, seen.target, seen.ready)
         self._slots = self._capacity(seen)
@@ -89,10 +95,11 @@ class Scaler:
             return Decision(target, "no replica has told its slots yet")
         need = self._need(seen)
         lasting = self._least.add(seen.now_s, need.replicas(config.headroom), window_s=config.upscale_delay_s)
-        calm = self._most.add(seen.now_s, need.replicas(config.headroom + CALM), window_s=config.downscale_delay_s)
+        # What is in service stays so where replicas go: they finish it, and take its slots with them.
+        kept = replace(need, load=max(need.load, self._flow.running(LATELY_S)))
+        calm = self._most.add(seen.now_s, kept.replicas(config.headroom + CALM), window_s=config.downscale_delay_s)
         if lasting > target and self._least.covers(seen.now_s, config.upscale_delay_s):
             most = max(math.floor(target * config.max_upscale_factor), target + LEAST_STEP)
-            self._raised = seen.now_s, need.load
             return Decision(min(lasting, most), _why(need))
         if seen.open <= 0 and self._may_sleep(target, idle_s):
             return Decision(0, f"no request for {idle_s:.0f} s")
@@ -105,6 +112,7 @@ class Scaler:
     def _forget_windows(self) -> None:
         """Begin to watch anew: what was so before a sleep or a silence says nothing of how long it has lasted now."""
         self._least, self._most = Extreme(is_max=False), Extreme(is_max=True)
+        self._busy_at_s = None
 
     def _is_settling(self, now_s: float, load: float) -> bool:
         raised_s, most = self._raised
@@ -119,9 +127,12 @@ class Scaler:
         busy = service.per_replica / slots
         self._curve.add(busy, service.seconds)
         service_s = self._curve.at(utilization, measured_s=service.seconds, measured_at=busy)
-        rate = self._flow.arrivals_per_s()
+        rate = self._flow.arrivals_per_s(service_s)
         growth = self._flow.growth_per_s2() * self.startup_s
-        load = min(rate + growth, MOST_GROWTH * rate) * service_s
+        settled = min(rate + growth, MOST_GROWTH * rate) * service_s
+        # Long requests fill and leave their slots slowly, so what is in service a start time ahead lies between.
+        passed = math.exp(-max(self.startup_s, LOOK_AHEAD_S) / service_s) if service_s > 0 else 0.0
+        load = settled + (self._flow.running(LATELY_S) - settled) * passed
         spread = math.sqrt(load * (1 + self._flow.dispersion()) / 2)
         return Need(load, spread, self._slots_for_queue(seen, rate, service_s=service_s), slots, utilization)
 
@@ -131,19 +142,22 @@ class Scaler:
             return 0.0
         served_per_s = seen.ready * self._slots / service_s
         more = max(0.0, rate - served_per_s) * self._startup.remaining_s(seen.now_s, self.startup_s)
-        return (seen.queue + more) * service_s / self.config.queue_drain_s
+        return (seen.queue + more) * min(1.0, service_s / self.config.queue_drain_s)
 
     def _capacity(self, seen: Observation) -> float:
         """Return the requests that one replica works on at a time; fewer than its slots where the cache is full first."""
         slots = (self.config.slots if isinstance(self.config, AutoscalingConfig) else None) or seen.slots
         if not slots:
             return self._slots  # of the last look that told it
-        per_replica = seen.running / seen.ready if seen.ready else 0.0
-        is_cache_full = seen.kv_cache_usage >= FULL_CACHE and seen.waiting > 0 and per_replica < FEWER_SLOTS * slots
-        return max(1.0, per_replica) if is_cache_full else float(slots)
+        if seen.ready and seen.running and seen.kv_cache_usage >= TELLING_CACHE:
+            holds = seen.running / seen.ready / seen.kv_cache_usage
+            last = holds if self._cache_holds is None else self._cache_holds
+            self._cache_holds = last + (holds - last) / CACHE_LOOKS
+        return float(slots) if self._cache_holds is None else min(float(slots), max(1.0, self._cache_holds))
 
     def _idle_s(self, seen: Observation) -> float:
-        if self._busy_at_s is None or seen.open > 0 or seen.arrived > self._arrived:
+        # What has just been woken, or is still starting, has not been idle.
+        if self._busy_at_s is None or not seen.ready or seen.open > 0 or seen.arrived > self._arrived:
             self._busy_at_s = seen.now_s
         self._arrived = seen.arrived
         return seen.now_s - self._busy_at_s

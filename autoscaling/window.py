@@ -47,10 +47,12 @@ class Startup:
     def see(self, now_s: float, target: int, ready: int) -> None:
         """Look at a deployment again. What is starting at the first look was asked for nobody knows when."""
         if not self._is_new:
-            self._asked.extend([now_s] * max(0, target - self._target))
-            for _ in range(max(0, ready - self._ready)):
-                if self._asked:
-                    self._took.append(min(now_s - self._asked.popleft(), MOST_STARTUP_S))
+            more = max(0, ready - self._ready)
+            known = min(more, len(self._asked))
+            for _ in range(known):
+                self._took.append(min(now_s - self._asked.popleft(), MOST_STARTUP_S))
+            # Those that were asked for and serve within one look were asked for nobody knows when: Serve wakes by itself.
+            self._asked.extend([now_s] * max(0, target - self._target - (more - known)))
         while self._asked and len(self._asked) > max(0, target - ready):
             self._asked.pop()  # taken back before it served
         self._is_new, self._target, self._ready = False, target, ready

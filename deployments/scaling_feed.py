@@ -77,10 +77,16 @@ class ScalingFeed:
         return {
             "name": name,
             **app.model_dump(mode="json"),
-            "held": self._now.held.get(name, 0),
+            "held": self._held(name, app, decision),
             "holding": self._holding(name, app, decision),
             "decision": decision,
         }
+
+    def _held(self, name: str, app: ScaledApp, decision: Mapping[str, Any] | None) -> float:
+        """Return the requests that wait for a replica: at Routers, or at Serve's handles, which the policy alone sees."""
+        if app.deployment == "LLM":
+            return self._now.held.get(name, 0)
+        return 0 if decision is None else decision.get("held", 0)
 
     def _holding(self, name: str, app: ScaledApp, decision: Mapping[str, Any] | None) -> int:
         """Return how many replicas there are; of an application that no directory knows, how many there should be."""
