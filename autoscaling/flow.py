@@ -126,7 +126,7 @@ class Flow:
         if len(counts) < MIN_BINS or total < MIN_ARRIVALS:
             return 1.0
         squares = sorted((b - a) ** 2 for a, b in pairwise(counts))
-        kept = squares[: -max(1, len(squares) // 10)]
+        kept = squares[: -max(2, len(squares) // 10)]  # a step falls into two bins as a rule
         variance = sum(kept) / len(kept) / 2 * TRIMMED
         return min(MOST_DISPERSION, max(1.0, variance * len(counts) / total))
 
@@ -137,7 +137,7 @@ class Flow:
         span_s = max(self._span_s(window_s), SHORT_S[-1])
         chance = SURE * math.sqrt(count * dispersion)
         is_whole = self._span_s(window_s) >= window_s
-        high = (count + chance + SURE**2 * dispersion) / span_s if is_whole else math.inf
+        high = (count + chance + SURE**2 * math.sqrt(dispersion)) / span_s if is_whole else math.inf
         return max(0.0, count - chance) / span_s, high
 
     def _count(self, window_s: float) -> float:

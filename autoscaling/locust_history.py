@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -98,11 +99,16 @@ def read(lines: Iterable[str]) -> list[Row]:
 
 def _row(values: Mapping[str, str | None], *, line: int) -> Row:
     def number(column: str) -> float:
+        where, text = f"line {line}, column {column!r}", values[column] or ""
         try:
-            return float(values[column] or "")
+            value = float(text)
         except ValueError:
-            fault = f"line {line}, column {column!r}: {values[column] or ''!r} is not a number"
-            raise HistoryError(f"{fault}; remove the line if the run was cut off in it") from None
+            value = math.nan
+        if not math.isfinite(value):
+            raise HistoryError(f"{where}: {text!r} is not a number; remove the line if the run was cut off in it")
+        if value < 0:
+            raise HistoryError(f"{where}: {text!r} is under 0, which Locust never writes; {HOW}")
+        return value
 
     def percentile_s(column: str) -> float | None:
         return None if values[column] == "N/A" else number(column) / 1000

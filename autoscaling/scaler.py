@@ -96,7 +96,7 @@ class Scaler:
         need = self._need(seen)
         lasting = self._least.add(seen.now_s, need.replicas(config.headroom), window_s=config.upscale_delay_s)
         # What is in service stays so where replicas go: they finish it, and take its slots with them.
-        kept = replace(need, load=max(need.load, self._flow.running(LATELY_S)))
+        kept = replace(need, load=max(need.load, seen.running))
         calm = self._most.add(seen.now_s, kept.replicas(config.headroom + CALM), window_s=config.downscale_delay_s)
         if lasting > target and self._least.covers(seen.now_s, config.upscale_delay_s):
             most = max(math.floor(target * config.max_upscale_factor), target + LEAST_STEP)

@@ -160,6 +160,11 @@ def _warnings(levels: Sequence[Level], kept: Sequence[Level]) -> Iterable[str]:
     if len(kept) == len(levels):
         most = f"no objective broke at up to {levels[-1].users} users, so the replica may take more than is proposed"
         yield f"{most}: run again with more users."
+    if (chosen := kept[-1]).concurrency < 1:
+        yield (
+            f"{chosen.users} users were {chosen.concurrency:.2g} requests at a time on each replica, less than one, so "
+            "`slots: 1` is a floor and no measurement: run again with more users, or check --replicas."
+        )
     again = [level.users for level in levels[len(kept) + 1 :] if level.is_kept]
     if again:
         yield (

@@ -235,7 +235,9 @@ def budget_problems(config: PlatformConfig) -> Problems:
         elif may_sleep and total <= budget < total + units:
             message = f"it could never wake: one replica needs {units} accelerators, and the fewest replicas of all others"
             yield (*path, "engine"), f"{message} hold {total} of the {budget} of `scaling.max_accelerators`"
-    if total > budget >= max((units for _, _, units in variants), default=0):
+    # One awake replica that is too large by itself, with nothing beside it, is not told twice.
+    told = {need for need, (_, _, units) in zip(needs, variants, strict=False) if need == units > budget}
+    if total > budget and total not in told:
         message = f"the fewest replicas of all need {total} accelerators together, the limit is {budget}"
         yield ("scaling", "max_accelerators"), f"{message}; raise it, or lower `min_replicas` or `replicas` of some"
 

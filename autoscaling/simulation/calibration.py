@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from statistics import fmean
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -108,18 +109,31 @@ class Fit:
         if not isinstance(document, dict):
             raise CalibrationError("must be an object, as `python -m benchmarks.latency_model --out` writes it")
         numbers = {field.name: _number(document, field.name) for field in fields(cls) if field.name != "residuals"}
-        try:
-            residuals = tuple(Residual(**each) for each in document.get("residuals", ()))
-        except TypeError as err:
-            raise CalibrationError(f"residuals: {err}") from err
-        return cls(**numbers, residuals=residuals)
+        return cls(**numbers, residuals=tuple(_residuals(document.get("residuals", []))))
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _number(document: dict[str, object], name: str) -> float:
     value = document.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if not _is_number(value) or value < 0:
         raise CalibrationError(f"{name} must be a number of seconds, 0 or more; got {value!r}")
     return float(value)
+
+
+def _residuals(listed: object) -> Iterator[Residual]:
+    names = [field.name for field in fields(Residual)]
+    if not isinstance(listed, list):
+        raise CalibrationError(f"residuals must be a list of objects, or left out; got {listed!r:.80}")
+    for place, each in enumerate(listed):
+        if not isinstance(each, dict) or set(each) != set(names):
+            raise CalibrationError(f"residuals[{place}] must be an object of {', '.join(names)}; got {each!r:.80}")
+        for name in names:
+            if not _is_number(each[name]) or each[name] <= 0:
+                raise CalibrationError(f"residuals[{place}].{name} must be a number over 0; got {each[name]!r:.80}")
+        yield Residual(**each)
 
 
 def fit(measurements: Sequence[Measurement]) -> Fit:

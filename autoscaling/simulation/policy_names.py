@@ -46,6 +46,8 @@ def _ours(case: Case, _: Mapping[str, float]) -> Policy:
 def _ray_default(case: Case, options: Mapping[str, float]) -> Policy:
     from ray.serve.config import AutoscalingConfig as RayConfig
 
+    if not options["target"] > 0:
+        raise ValueError(f"ray-default: target must be over 0, such as target=2; got {options['target']:g}")
     least, most = case.config.min_replicas, case.config.max_replicas
     return RayDefault(RayConfig(min_replicas=least, max_replicas=most, target_ongoing_requests=options["target"]))
 
@@ -59,7 +61,10 @@ def _hpa_utilization(_: Case, options: Mapping[str, float]) -> Policy:
 
 
 def _fixed(_: Case, options: Mapping[str, float]) -> Policy:
-    return Fixed(round(options["replicas"]))
+    replicas = options["replicas"]
+    if replicas < 1 or not replicas.is_integer():
+        raise ValueError(f"fixed: replicas must be a whole number, at least 1, such as replicas=2; got {replicas:g}")
+    return Fixed(int(replicas))
 
 
 # Every target is the share of a replica that our own policy lets load take, in the unit of the policy: the comparison is of
@@ -69,7 +74,7 @@ POLICIES: Mapping[str, tuple[Made, Defaults]] = {
     "ray-default": (_ray_default, lambda case: {"target": case.config.target_utilization * case.model.slots}),
     "hpa-qps": (_hpa_qps, lambda case: {"target": case.config.target_utilization * case.capacity}),
     "hpa-utilization": (_hpa_utilization, lambda case: {"target": case.config.target_utilization}),
-    "fixed": (_fixed, lambda case: {"replicas": float(case.options.first_replicas)}),
+    "fixed": (_fixed, lambda case: {"replicas": float(max(1, case.options.first_replicas))}),
 }
 
 

@@ -23,6 +23,8 @@ import numpy.typing as npt
 
 Times = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+DAY_S = 86_400.0
+LONGEST_S = 31 * DAY_S  # a simulation decides every second, so what lasts for years never ends
 MOST_REQUESTS = 20_000_000  # what a desktop's memory holds several times over
 
 

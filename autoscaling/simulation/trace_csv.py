@@ -6,12 +6,12 @@ import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from autoscaling.simulation.trace import Trace
+from autoscaling.simulation.trace import DAY_S, LONGEST_S, Trace
 
 Row = tuple[float, int, int]
 
@@ -26,6 +26,7 @@ class Format:
     time: str  # what a time looks like, for errors
     least_tokens: int  # a row with fewer is a mistake
     from_first: bool  # whether time counts from the first request
+    has_zone: Callable[[str], bool] | None = None  # of a time that `seconds` takes; None: times are numbers
 
 
 def _number(text: str) -> float:
@@ -38,7 +39,11 @@ def _number(text: str) -> float:
 def _timestamp(text: str) -> float:
     stamp = datetime.fromisoformat(text)
     # Without a zone every row has the same one; naming it keeps this machine's summer time out of the differences.
-    return (stamp - datetime(1970, 1, 1, tzinfo=stamp.tzinfo)).total_seconds()
+    return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
+
+
+def _is_zoned(text: str) -> bool:
+    return datetime.fromisoformat(text).tzinfo is not None
 
 
 SECONDS = "seconds since the trace began, such as 12.5"
@@ -51,6 +56,7 @@ FORMATS = (
         "a time such as 2023-11-16 18:15:46.6805900",
         least_tokens=0,
         from_first=True,
+        has_zone=_is_zoned,
     ),
     Format("BurstGPT's", ("Timestamp", "Request tokens", "Response tokens"), _number, SECONDS, least_tokens=0, from_first=True),
 )
@@ -73,7 +79,12 @@ def read_csv(path: Path) -> Trace:
         raise ValueError(f"{path} cannot be read: {why}; give a CSV file in UTF-8") from err
     if not rows:
         raise ValueError(f"{path} has no requests under its header; add rows of {','.join(layout.columns)}")
-    return _trace(path.stem, sorted(rows), from_first=layout.from_first)
+    rows.sort()
+    if not layout.from_first and (first_s := rows[0][0]) > LONGEST_S:
+        late = f"its first request arrives at {first_s:.15g}, after {first_s / DAY_S:,.0f} days"
+        fix = "arrivals are seconds, not milliseconds, from the trace's start: subtract the first one"
+        raise ValueError(f"{path}: {layout.columns[0]}: {late}; {fix}")
+    return _trace(path.stem, rows, from_first=layout.from_first)
 
 
 def write_csv(trace: Trace, path: Path) -> None:
@@ -103,6 +114,7 @@ def _parse(lines: Iterator[list[str]], name: str) -> tuple[Format, list[Row]]:
 
 
 def _rows(lines: Iterator[list[str]], layout: Format, places: Sequence[int], *, name: str) -> Iterator[Row]:
+    zones: set[bool] = set()
     for number, cells in enumerate(lines, start=2):
         where = f"{name}:{number}"
         if not cells:
@@ -110,6 +122,7 @@ def _rows(lines: Iterator[list[str]], layout: Format, places: Sequence[int], *, 
         if len(cells) <= max(places):
             raise ValueError(f"{where}: {len(cells)} columns, the header needs {max(places) + 1}; complete the line")
         at_s = _cell(cells[places[0]], layout.seconds, words=layout.time, where=f"{where}: {layout.columns[0]}")
+        _check_zones(cells[places[0]].strip(), layout, zones, where=f"{where}: {layout.columns[0]}")
         prompt, output = (
             _cell(
                 cells[place],
@@ -121,6 +134,16 @@ def _rows(lines: Iterator[list[str]], layout: Format, places: Sequence[int], *, 
         )
         if prompt and output:
             yield at_s, int(prompt), int(output)
+
+
+def _check_zones(text: str, layout: Format, zones: set[bool], *, where: str) -> None:
+    """Refuse a time that has a zone where those before it have none, or the other way: between them lie unknown hours."""
+    if layout.has_zone is None:
+        return
+    zones.add(has_zone := layout.has_zone(text))
+    if len(zones) > 1:
+        differs = "has a zone and those before it have none" if has_zone else "has no zone and those before it have one"
+        raise ValueError(f"{where}: this time {differs}; write all with their zone, or none; got {text[:40]!r}")
 
 
 def _cell(text: str, read: Callable[[str], float], *, words: str, where: str) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,8 +48,8 @@ class Output:
 def run(file: Path | None, asked: SimulateOptions, output: Output) -> None:
     """Print a table for each trace, or JSON; write the report. Raises CommandError that names the option at fault."""
     policies = output.policies or STANDARD
-    if output.html is not None and not (folder := output.html.absolute().parent).is_dir():
-        raise CommandError(f"--html: there is no folder {folder}; make it first")
+    if output.html is not None:
+        _check_place(output.html)
     found = setup(None if file is None else load_or_exit(file, check_files=False), asked)
     all_cases = list(cases(found, asked))
     with refusing("--policy"):
@@ -56,17 +57,32 @@ def run(file: Path | None, asked: SimulateOptions, output: Output) -> None:
             named(text, all_cases[0])  # refused now, not after the work on those before it
     results = _played(all_cases, policies, output.attainment)
     facts = dict(_facts(found, asked, output.attainment))
-    if output.html is not None:
-        _write(output.html, render(results, facts))
     if output.as_json:
         typer.echo(json.dumps({"facts": facts, "results": [each.to_dict() for each in results]}))
-        return
+    else:
+        _print(results, facts)
+    if output.html is not None:  # last: what was worked out is on the screen, should the file fail
+        _write(output.html, render(results, facts))
+        if not output.as_json:
+            typer.echo(f"report: {output.html}")
+
+
+def _check_place(html: Path) -> None:
+    """Raise CommandError where no report can be written; creates nothing."""
+    folder = html.absolute().parent
+    if os.path.isdir(html):  # unlike Path's, it never raises
+        raise CommandError(f"--html: {html} is a directory; give a file, such as {html / 'report.html'}")
+    if not os.path.isdir(folder):
+        raise CommandError(f"--html: there is no folder {folder}; make it first")
+    if not os.access(html if os.path.exists(html) else folder, os.W_OK):
+        raise CommandError(f"--html: {html} may not be written; choose another place")
+
+
+def _print(results: Sequence[Result], facts: Mapping[str, str]) -> None:
     console = Console(soft_wrap=True)
     for name in dict.fromkeys(each.trace for each in results):
         console.print(table(name, [each for each in results if each.trace == name]))
     typer.echo(f"latency model: {facts['latency model']}")
-    if output.html is not None:
-        typer.echo(f"report: {output.html}")
 
 
 def table(name: str, results: Sequence[Result]) -> Table:

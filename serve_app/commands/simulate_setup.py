@@ -14,7 +14,7 @@ from autoscaling.simulation.calibration import Fit
 from autoscaling.simulation.latency import PRESETS, LatencyModel
 from autoscaling.simulation.options import SimulationOptions
 from autoscaling.simulation.policy_names import Case, service_s
-from autoscaling.simulation.trace import Draw, Trace
+from autoscaling.simulation.trace import DAY_S, LONGEST_S, Draw, Trace
 from autoscaling.simulation.trace_csv import read_csv
 from autoscaling.simulation.trace_names import RECIPES, by_name
 from serve_app.config import PlatformConfig, VariantConfig
@@ -78,6 +78,7 @@ def cases(found: Setup, asked: SimulateOptions) -> Iterator[Case]:
     for text in _texts(asked.traces):
         with refusing("--trace"):
             trace = _trace(text, asked)
+            _check_length(text, trace)
         if not len(trace):
             raise CommandError(f"--duration: no request of {text} arrives within {trace.duration_s:g} s; make it longer")
         yield _case(trace, found, asked)
@@ -183,6 +184,13 @@ def _trace(text: str, asked: SimulateOptions) -> Trace:
     rate = DEFAULT_RATE if asked.rate is None else asked.rate
     duration_s = DEFAULT_DURATION_S if asked.duration_s is None else asked.duration_s
     return replace(by_name(text, rate, duration_s, draw=Draw(asked.seed)), name=text)
+
+
+def _check_length(text: str, trace: Trace) -> None:
+    if trace.duration_s > LONGEST_S:
+        lasts = f"{text} lasts {trace.duration_s / DAY_S:,.0f} days, at most {LONGEST_S / DAY_S:.0f} are played"
+        fix = "arrivals are seconds, not milliseconds, from the trace's start: subtract the first one, or cut it by --duration"
+        raise ValueError(f"{lasts}; {fix}")
 
 
 def _case(trace: Trace, found: Setup, asked: SimulateOptions) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class TuneOptions:
 
 def run(file: Path, slo: Slo, options: TuneOptions) -> None:
     """Print the levels, what follows from them and the settings. Raises CommandError."""
+    _check_finite(slo, options)
     if slo.ttft_s is None and slo.e2e_s is None and slo.itl_s is None:
         raise CommandError("say what requests must keep: --slo-ttft and --slo-itl, or --slo-e2e, in seconds")
     try:
@@ -42,6 +44,20 @@ def run(file: Path, slo: Slo, options: TuneOptions) -> None:
         raise CommandError(f"{file}: no settings follow from this run")
     for line in settings(tuning.proposal, options):
         typer.echo(line)
+
+
+def _check_finite(slo: Slo, options: TuneOptions) -> None:
+    """Raise CommandError for an option that is no number of seconds: `min=` lets `inf` and `nan` pass."""
+    given = {
+        "--slo-ttft": slo.ttft_s,
+        "--slo-itl": slo.itl_s,
+        "--slo-e2e": slo.e2e_s,
+        "--startup-s": options.startup_s,
+        "--settle-s": options.settle_s,
+    }
+    for option, value in given.items():
+        if value is not None and not math.isfinite(value):
+            raise CommandError(f"{option}: give a finite number of seconds, or leave it out; got {value:g}")
 
 
 def _levels(file: Path, options: TuneOptions) -> list[Plateau]:

@@ -181,6 +181,7 @@ async def test_a_stage_grows_by_its_own_queue(platform: Platform) -> None:
         is_enough.set()
         assert await asyncio.gather(*clients) == [{200}] * 4
         await asyncio.to_thread(_until, lambda: _decision(platform, "embedder.minilm")["target"] == 1)
+        await asyncio.sleep(2)  # for the watcher to see it too
     assert targets(seen, "embedder.minilm") == [1, 2, 1]
 
 

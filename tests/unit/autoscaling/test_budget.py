@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
 from random import Random
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from autoscaling.budget import LINGER_S, Claim, Ledger, allocate
+from autoscaling.budget import LINGER_S, TURN_S, Claim, Ledger, allocate
 
 BUDGETS = st.integers(0, 60)
 
@@ -77,6 +78,12 @@ def test_within_one_priority_shares_differ_by_one_replica_at_most(wanted: list[i
         pytest.param({"a": Claim(0, wanted=9), "b": Claim(1, 9, wanted=3)}, 1, {"a": 9, "b": 1}, id="no-accelerators"),
         pytest.param({"a": Claim(1, wanted=6), "b": Claim(1, wanted=3)}, 6, {"a": 4, "b": 2}, id="shares-alike"),
         pytest.param({"a": Claim(1, least=3, wanted=0)}, 6, {"a": 0}, id="least-that-nobody-wants"),
+        pytest.param({"a": Claim(1, wanted=1, held_s=9), "b": Claim(1, wanted=1, held_s=8)}, 1, {"a": 0, "b": 1}, id="had-none"),
+        pytest.param({"a": Claim(1, wanted=1, held_s=0), "b": Claim(1, wanted=1)}, 1, {"a": 0, "b": 1}, id="never-had-any"),
+        pytest.param({"a": Claim(1, wanted=1), "b": Claim(1, wanted=1)}, 1, {"a": 1, "b": 0}, id="by-name-in-the-end"),
+        pytest.param(
+            {"a": Claim(1, wanted=4, held_s=9), "b": Claim(1, wanted=8, held_s=0)}, 4, {"a": 2, "b": 2}, id="share-before-turn"
+        ),
     ],
 )
 def test_who_gets_what(claims: dict[str, Claim], budget: int, expected: dict[str, int]) -> None:
@@ -223,19 +230,145 @@ def test_applications_together_never_hold_more_than_the_budget(seed: int) -> Non
     assert any(used == budget for used, _ in states)
 
 
+def settled(wishes: Sequence[dict[str, Claim]], budget: int, *, round_s: float) -> dict[str, int]:
+    """Return the targets after applications have wished this and that, a round each."""
+    ledger, targets = Ledger(budget), dict.fromkeys("abcdef", 0)
+    for round_, wish in enumerate(wishes):
+        ledger.keep(wish, {}, now_s=round_s * round_)
+        for app, claim in wish.items():
+            targets[app] = ledger.grant(app, claim, target=targets[app], now_s=round_s * round_)
+    return {app: targets[app] for app in wishes[-1]}
+
+
+def modest(claims: dict[str, Claim]) -> dict[str, Claim]:
+    return {app: replace(claim, least=0) for app, claim in claims.items()}
+
+
 @given(claims=claims_of(), before=claims_of(), budget=BUDGETS)
-def test_once_nobody_changes_its_mind_everybody_has_its_share(
+def test_once_nobody_changes_its_mind_priorities_have_their_shares_soon(
     claims: dict[str, Claim], before: dict[str, Claim], budget: int
 ) -> None:
-    ledger, targets = Ledger(budget), dict.fromkeys("abcdef", 0)
-    wishes = [before, claims, claims, claims]
-    for round_, wish in enumerate(wishes):
-        ledger.keep(wish, {}, now_s=(LINGER_S + 1) * round_)
-        for app, claim in wish.items():
-            modest = replace(claim, least=0)
-            targets[app] = ledger.grant(app, modest, target=targets[app], now_s=(LINGER_S + 1) * round_)
-    modest_claims = {app: replace(claim, least=0) for app, claim in claims.items()}
-    assert {app: targets[app] for app in claims} == allocate(modest_claims, budget)
+    claims = {app: replace(claim, priority=ord(app)) for app, claim in modest(claims).items()}
+    before = {app: replace(claim, priority=ord(app)) for app, claim in before.items()}
+    found = settled([before, claims, claims, claims], budget, round_s=LINGER_S + 1)
+    assert found == allocate(claims, budget)
+
+
+def turns_of(claims: dict[str, Claim], budget: int) -> list[dict[str, int]]:
+    """Return what is given for every order, one app before another, of those whose turn it may be."""
+    apps = list(claims)
+    orders = [apps[i:] + apps[:i] for i in range(len(apps))]
+    orders += [order[::-1] for order in orders]
+    return [
+        allocate({app: replace(claim, held_s=order.index(app)) for app, claim in claims.items()}, budget) for order in orders
+    ]
+
+
+@given(claims=claims_of(), before=claims_of(), budget=BUDGETS)
+def test_once_nobody_changes_its_mind_everybody_has_its_share_after_a_turn(
+    claims: dict[str, Claim], before: dict[str, Claim], budget: int
+) -> None:
+    claims = modest(claims)
+    possible = turns_of(claims, budget)
+    found = settled([before, *[claims] * 5], budget, round_s=TURN_S + LINGER_S)
+    if all(each == possible[0] for each in possible):  # it is nobody's turn
+        assert found == allocate(claims, budget)
+    assert cost(claims, found) <= budget
+
+
+def owners(hours: float, wants: Callable[[str, int], int], *, apps: str, budget: int, start: int = 0) -> list[dict[str, int]]:
+    """Return the targets of equal applications at every second."""
+    ledger, targets, made = Ledger(budget), dict.fromkeys(apps, start), []
+    for now_s in range(int(hours * 3600)):
+        for app in apps:
+            claim = Claim(1, wanted=wants(app, now_s))
+            targets[app] = ledger.grant(app, claim, target=targets[app], now_s=now_s)
+        made.append(dict(targets))
+        assert sum(targets.values()) <= budget
+    return made
+
+
+def moves(made: list[dict[str, int]], app: str) -> list[int]:
+    """Return the seconds at which an application's number changes."""
+    return [at for at, (old, new) in enumerate(pairwise(made), 1) if old[app] != new[app]]
+
+
+@pytest.mark.parametrize("apps", ["ab", "abc"])
+def test_equals_that_all_want_the_only_accelerator_take_turns(apps: str) -> None:
+    made = owners(3.0, lambda *_: 1, apps=apps, budget=1)
+    held_s = {app: sum(each[app] for each in made) for app in apps}
+    assert min(held_s.values()) > 0.8 * len(made) / len(apps)
+    for app in apps:
+        taken, given_up = moves(made, app)[::2], moves(made, app)[1::2]
+        taken = [0, *taken] if made[0][app] else taken
+        if made[0][app]:
+            taken, given_up = [0, *moves(made, app)[1::2]], moves(made, app)[::2]
+        assert all(end - begin >= TURN_S for begin, end in zip(taken, given_up, strict=False))
+
+
+def test_a_turn_goes_to_who_has_waited_longest() -> None:
+    made = owners(2.0, lambda *_: 1, apps="abcd", budget=1)
+    order = [app for each in made for app in each if each[app]]
+    turns = [app for app, _ in groupby(order)]
+    assert turns[:8] == list("abcdabcd")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_priorities_with_bursty_wishes_make_few_changes(seed: int) -> None:
+    random = Random(seed)  # noqa: S311 - examples
+    bursts = {app: [random.choice([0, 2, 4, 8]) for _ in range(400)] for app in "bc"}
+
+    def wants(app: str, now_s: int) -> int:
+        return 8 if app == "a" else bursts[app][now_s // 20]  # a wish lasts 20 s: less than a replica takes to start
+
+    made = owners(2.0, wants, apps="abc", budget=8, start=0)
+    taken = [at for at in moves(made, "a") if made[at]["a"] < made[at - 1]["a"]]
+    assert len(taken) <= 2 * 3600 / TURN_S
+    assert all(later - sooner >= TURN_S for sooner, later in pairwise(taken))
+
+
+def test_a_wish_that_is_over_before_a_turn_is_takes_nothing_from_an_equal() -> None:
+    made = owners(1.0, lambda app, now_s: 8 if app == "a" else 4 * (now_s // 100 % 2), apps="ab", budget=8)
+    assert made[-1]["a"] == 8
+    assert not moves(made, "a")
+
+
+def test_a_wish_that_lasts_gets_its_share_from_an_equal_after_a_turn() -> None:
+    made = owners(0.5, lambda app, now_s: 8 if app == "a" or now_s >= 100 else 0, apps="ab", budget=8)
+    assert moves(made, "a") == [100 + int(TURN_S)] or moves(made, "a") == [101 + int(TURN_S)]
+    assert made[-1] == {"a": 4, "b": 4}
+
+
+def test_a_higher_priority_waits_for_no_turn() -> None:
+    ledger = Ledger(4)
+    ledger.grant("low", Claim(1, 1, wanted=4), target=4, now_s=0.0)
+    ledger.grant("equal", Claim(1, 1, wanted=4), target=0, now_s=0.0)
+    ledger.grant("high", Claim(1, 9, wanted=3), target=0, now_s=1.0)
+    assert ledger.grant("low", Claim(1, 1, wanted=4), target=4, now_s=2.0) == 1
+
+
+def test_replicas_that_the_directory_names_count_though_nobody_asked_for_them() -> None:
+    ledger = Ledger(6)
+    assert ledger.grant("a", Claim(1, wanted=1, alive=4), target=1, now_s=0.0) == 1
+    assert ledger.in_use(0.0) == 4
+    assert ledger.grant("b", Claim(1, wanted=6), target=0, now_s=0.0) == 2
+    ledger.grant("a", Claim(1, wanted=1, alive=1), target=1, now_s=1.0)
+    assert ledger.grant("b", Claim(1, wanted=6), target=2, now_s=1.0) == 5
+
+
+def test_what_is_alive_and_what_was_asked_for_are_the_same_replicas() -> None:
+    ledger = Ledger(6)
+    assert ledger.grant("a", Claim(1, wanted=5, alive=3, draining=1), target=2, now_s=0.0) == 5
+    assert ledger.in_use(0.0) == 6
+
+
+def test_an_application_that_nobody_asks_about_holds_what_drains_not_what_lives() -> None:
+    ledger = Ledger(6)
+    ledger.grant("old", Claim(1, wanted=3, alive=4), target=3, now_s=0.0)
+    ledger.keep([], {"old": 1}, now_s=LINGER_S)
+    assert ledger.in_use(LINGER_S) == 4  # asked to go just now, beside what drains
+    ledger.keep([], {}, now_s=2 * LINGER_S + 1)
+    assert not ledger.knows("old")
 
 
 @pytest.mark.parametrize("draining", [0, 2], ids=["they-linger", "the-directory-names-them-since-a-look"])

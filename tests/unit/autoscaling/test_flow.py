@@ -99,6 +99,44 @@ def test_a_few_requests_at_the_first_looks_are_no_high_rate() -> None:
     assert flow.arrivals_per_s() == pytest.approx(3 / 9)
 
 
+@pytest.mark.parametrize(
+    ("service_s", "window_s"),
+    [(0.0, MINUTE_S), (30.0, MINUTE_S), (200.0, 200.0), (KEEP_S, KEEP_S), (5000.0, KEEP_S)],
+)
+def test_the_rate_of_long_requests_is_that_of_as_long_as_one_takes(service_s: float, window_s: float) -> None:
+    flow = even(lambda now_s: 4.0 * now_s + 0.5 * max(0, now_s - 1180), 1201)  # half a request a second more, for 20 s
+    assert flow.arrivals_per_s(service_s) == pytest.approx(4.0 + 10 / window_s)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_rate_of_a_few_long_requests_is_steadier_than_that_of_a_minute(seed: int) -> None:
+    random, flow, arrived, long, short = np.random.default_rng(seed), Flow(), 0, [], []
+    for now_s in range(3600):
+        arrived += int(random.poisson(0.05))
+        flow.add(look(now_s, arrived))
+        if now_s >= KEEP_S:
+            long.append(flow.arrivals_per_s(600.0))
+            short.append(flow.arrivals_per_s())
+    assert np.std(long) < 0.5 * np.std(short)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rise_is_believed_within_seconds_however_long_requests_take(seed: int) -> None:
+    risen = crowd(lambda now_s: 100.0 if now_s >= 700 else 10.0, 706, seed=seed)
+    assert risen.arrivals_per_s(600.0) > 70.0
+
+
+def test_what_runs_is_the_mean_of_the_last_seconds() -> None:
+    flow = Flow()
+    flow.add(look(0.0, 0, running=99))
+    assert flow.running(15.0) == 0.0  # one look tells of no time
+    for now_s in range(1, 31):
+        flow.add(look(now_s, 0, running=10.0 if now_s <= 20 else 40.0))
+    assert flow.running(5.0) == pytest.approx(40.0)
+    assert flow.running(20.0) == pytest.approx((10 * 10 + 25 + 9 * 40) / 20)  # from one look to the next in a straight line
+    assert flow.running(1e6) == pytest.approx(((99 + 10) / 2 + 19 * 10 + 25 + 9 * 40) / 30)
+
+
 def test_a_ramp_grows_as_fast_as_it_does() -> None:
     flow = even(lambda now_s: 0.05 * now_s**2, 300)  # 0.1/s more each second
     assert flow.growth_per_s2() == pytest.approx(0.1)

@@ -101,6 +101,13 @@ def test_a_percentile_that_is_not_known_yet_is_left_out() -> None:
         pytest.param([HEADER], "no row under the column names", id="no-rows"),
         pytest.param(history(line(1, 1, kind="", name="Aggregated")), "'Name' has only 'Aggregated' rows", id="aggregated"),
         pytest.param(history(line(1, 1), "5,x,POST,/a,1,1,1,0,1"), "line 3, column 'User Count': 'x' is not a", id="text"),
+        pytest.param(history(line(1, 1), "5,nan,POST,/a,1,1,1,0,1"), "line 3, column 'User Count': 'nan' is not a", id="nan"),
+        pytest.param(history("5,1,POST,/a,inf,1,1,0,1"), "line 2, column '95%': 'inf' is not a number", id="inf"),
+        pytest.param(history("-inf,1,POST,/a,1,1,1,0,1"), "line 2, column 'Timestamp': '-inf' is not a", id="minus-inf"),
+        pytest.param(history("5,1,POST,/a,1,-1,1,0,1"), "line 2, column '99%': '-1' is under 0, which Locust", id="under-0"),
+        pytest.param(
+            history("5,1,POST,/a,1,1,1,-2,1"), "line 2, column 'Total Failure Count': '-2' is under 0", id="failures-under-0"
+        ),
         pytest.param(history("5,4"), "line 2, column 'Total Request Count': '' is not a number; remove", id="cut-off"),
     ],
 )

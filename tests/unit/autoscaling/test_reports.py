@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaling.reports import FORGET_S, STALE_S, Reports, Sums
+from autoscaling.reports import FORGET_S, FOUND_S, STALE_S, Reports, Sums
 from autoscaling.signals import ARRIVED, KV_CACHE, OPEN, RUNNING, SLOTS, WAITING
 
 NOTHING = Sums()
@@ -33,9 +33,9 @@ def said(at_s: float = 0.0, **replicas: dict[str, float]) -> Said:
 
 
 def begun() -> Reports:
-    """Return reports whose first look found no replica: all that comes to one is an arrival."""
+    """Return reports whose first looks, long ago, found no replica: all that comes to one is an arrival."""
     reports = Reports()
-    reports.take(None, [], now_s=0.0)
+    reports.take(None, [], now_s=-2 * FOUND_S)
     return reports
 
 
@@ -97,11 +97,34 @@ def test_what_came_to_the_replicas_of_the_first_look_before_they_spoke_is_no_arr
 
 
 def test_all_that_came_to_a_replica_that_was_added_later_is_an_arrival() -> None:
-    reports = Reports()
+    reports, later_s = Reports(), FOUND_S + 1
     reports.take(said(0.0, a={WAITING: 0.0, ARRIVED: 100.0}), ["a"], now_s=0.0)
-    both = said(1.0, a={WAITING: 0.0, ARRIVED: 102.0}, b={WAITING: 0.0, ARRIVED: 5.0})
-    reports.take(both, ["a", "b"], now_s=1.0)
+    both = said(later_s, a={WAITING: 0.0, ARRIVED: 102.0}, b={WAITING: 0.0, ARRIVED: 5.0})
+    reports.take(both, ["a", "b"], now_s=later_s)
     assert reports.arrived == 7
+
+
+@pytest.mark.parametrize("late_s", [0, int(FOUND_S)], ids=["they-speak-at-once", "they-speak-late"])
+def test_replicas_that_a_new_controller_finds_one_by_one_bring_no_burst_of_arrivals(late_s: int) -> None:
+    reports, arrived = Reports(), []
+    for second in range(2 * int(FOUND_S)):
+        found = [f"r{i}" for i in range(4) if second >= 10 * i]  # the last one at FOUND_S
+        counts = {r: {WAITING: 0.0, ARRIVED: 1e6 + second} for i, r in enumerate(found) if second >= 10 * i + late_s}
+        reports.take(said(second, **counts), found, now_s=second)
+        arrived.append(reports.arrived)
+    steps = [new - old for old, new in zip(arrived, arrived[1:], strict=False)]
+    assert max(steps) <= 4
+    assert steps[-1] >= 1
+    assert reports.arrived == sum(max(0, 2 * int(FOUND_S) - 1 - 10 * i - late_s) for i in range(4))
+
+
+@pytest.mark.parametrize(("found_s", "arrived"), [(FOUND_S, 2.0), (FOUND_S + 1, 7.0)], ids=["still", "no-longer"])
+def test_for_a_while_after_the_first_look_what_a_replica_had_before_is_no_arrival(found_s: float, arrived: float) -> None:
+    reports = Reports()
+    reports.take(None, [], now_s=0.0)
+    for at_s, count in ((found_s, 5.0), (found_s + 1, 7.0)):
+        reports.take(said(at_s, a={WAITING: 0.0, ARRIVED: count}), ["a"], now_s=at_s)
+    assert reports.arrived == arrived
 
 
 def test_a_report_counts_once() -> None:

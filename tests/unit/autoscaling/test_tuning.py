@@ -95,6 +95,16 @@ def test_a_run_that_never_broke_warns_that_capacity_is_unknown() -> None:
     )
 
 
+def test_less_than_a_request_per_replica_warns() -> None:
+    tuning = tune([plateau(4), plateau(16, itl_s=0.08)], SLO, replicas=100)
+    assert tuning.proposal is not None
+    assert tuning.proposal.slots == 1
+    assert tuning.warnings == (
+        "4 users were 0.04 requests at a time on each replica, less than one, so `slots: 1` is a floor and no measurement: "
+        "run again with more users, or check --replicas.",
+    )
+
+
 def test_a_run_that_broke_at_once_proposes_nothing() -> None:
     tuning = tune([plateau(8, ttft_s=3.0), plateau(16)], SLO)
     assert tuning.proposal is None

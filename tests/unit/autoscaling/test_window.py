@@ -30,15 +30,18 @@ def test_a_window_is_covered_when_values_have_come_as_long() -> None:
 
 
 def by_hand(looks: list[tuple[int, int, int]]) -> list[float]:
-    """Return how long replicas took: asked for one by one, the oldest serves first, the newest is taken back first."""
+    """Return how long replicas took: asked for one by one, the oldest serves first, the newest is taken back first.
+
+    One that is asked for and serves within a look tells nothing.
+    """
     now_s, asked, took = 0, [], []
     target, ready = looks[0][1:]
     for step_s, new_target, new_ready in looks[1:]:
         now_s += step_s
-        asked += [now_s] * (new_target - target)
-        for _ in range(new_ready - ready):
-            if asked:
-                took.append(float(now_s - asked.pop(0)))
+        more = max(0, new_ready - ready)
+        unknown = max(0, more - len(asked))
+        took += [float(now_s - at_s) for at_s in asked[:more]]
+        asked = asked[more:] + [now_s] * (new_target - target - unknown)
         asked = asked[: max(0, new_target - new_ready)]
         target, ready = new_target, new_ready
     return took
@@ -58,6 +61,28 @@ def test_what_was_starting_at_the_first_look_says_nothing() -> None:
     startup.see(0.0, 3, 1)
     startup.see(5.0, 3, 3)
     assert startup.seconds == FIRST_GUESS_S
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        pytest.param([(0.0, 0, 0), (40.0, 1, 1)], id="woken-by-serve"),
+        pytest.param([(0.0, 1, 1), (1.0, 3, 3)], id="two-in-one-look"),
+        pytest.param([(0.0, 1, 1), (1.0, 2, 2), (2.0, 1, 1), (300.0, 2, 2)], id="again-and-again"),
+    ],
+)
+def test_replicas_that_serve_in_the_look_that_sees_them_asked_for_say_nothing(looks: list[tuple[float, int, int]]) -> None:
+    startup = Startup()
+    for look in looks:
+        startup.see(*look)
+    assert (startup.seconds, startup.remaining_s(400.0, 60.0)) == (FIRST_GUESS_S, 60.0)
+
+
+def test_of_those_asked_for_in_a_look_that_sees_some_serve_the_others_are_measured() -> None:
+    startup = Startup()
+    for look in ((0.0, 0, 0), (40.0, 3, 1), (70.0, 3, 3)):
+        startup.see(*look)
+    assert startup.seconds == 30.0
 
 
 def test_a_replica_that_is_replaced_says_nothing() -> None:

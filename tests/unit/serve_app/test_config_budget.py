@@ -11,6 +11,7 @@ from serve_app.config import PlatformConfig
 from serve_app.config_rules import PlacedError
 
 TWO = {"tensor_parallel_size": 2}
+FOUR = {"tensor_parallel_size": 4}
 SLEEPER = {"min_replicas": 0, "max_replicas": 4}
 
 
@@ -89,3 +90,23 @@ def test_what_sleeps_must_fit_beside_what_never_sleeps() -> None:
     )
     found = problems(platform(variant(replicas=3), variant(autoscaling=SLEEPER, engine=TWO), budget=4))
     assert found == [(("models", 1, "variants", 0, "engine"), message)]
+
+
+@pytest.mark.parametrize(
+    ("others", "total"),
+    [
+        pytest.param([variant(engine=FOUR), variant(replicas=2)], 6, id="beside-it"),
+        pytest.param([variant(engine=FOUR, replicas=2)], 8, id="its-own-replicas"),
+        pytest.param([variant(engine=FOUR, autoscaling=SLEEPER), variant(replicas=4)], 4, id="while-it-sleeps"),
+    ],
+)
+def test_a_variant_that_is_too_large_hides_no_other_problem(others: list[dict[str, Any]], total: int) -> None:
+    alone = "one replica needs 4 accelerators, `scaling.max_accelerators` is 3"
+    together = (
+        f"the fewest replicas of all need {total} accelerators together, the limit is 3; "
+        "raise it, or lower `min_replicas` or `replicas` of some"
+    )
+    assert problems(platform(*others, budget=3)) == [
+        (("models", 0, "variants", 0, "engine"), alone),
+        (("scaling", "max_accelerators"), together),
+    ]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,11 @@ def test_a_fixed_number_is_the_first_unless_it_is_given(case: Case) -> None:
     assert play("fixed:replicas=7", case, attainment=0.9).cost.max_replicas == 7
 
 
+def test_a_fixed_number_is_one_where_a_run_begins_with_none(case: Case) -> None:
+    asleep = replace(case, options=replace(case.options, min_replicas=0, initial_replicas=0))
+    assert play("fixed", asleep, attainment=0.9).cost.max_replicas == 1
+
+
 def test_a_lower_target_takes_more_replicas(case: Case) -> None:
     costs = [play(f"hpa-qps:target={target}", case, attainment=0.9).replica_seconds for target in (0.5, 5.0)]
     assert costs[0] > costs[1]
@@ -51,6 +58,11 @@ def test_a_lower_target_takes_more_replicas(case: Case) -> None:
     [
         ("orcale", r"there is no policy 'orcale'; did you mean oracle\? take one of ours, ray-default"),
         ("oracle:window=3", "oracle has no option 'window'; it has none"),
+        ("ray-default:target=0", "^ray-default: target must be over 0, such as target=2; got 0$"),
+        ("ray-default:target=-1.5", "^ray-default: target must be over 0, such as target=2; got -1.5$"),
+        ("fixed:replicas=-1", "^fixed: replicas must be a whole number, at least 1, such as replicas=2; got -1$"),
+        ("fixed:replicas=0", "whole number, at least 1, such as replicas=2; got 0$"),
+        ("fixed:replicas=1.5", "whole number, at least 1, such as replicas=2; got 1.5$"),
     ],
 )
 def test_a_wrong_name_is_explained(case: Case, text: str, why: str) -> None:

@@ -107,9 +107,32 @@ def test_what_is_wrong_is_named_with_its_place(file: Path, text: str, why: str) 
     assert str(caught.value).startswith(str(file))
 
 
-def test_times_with_and_without_a_zone_in_one_file_are_sorted(file: Path) -> None:
-    file.write_text(f"{AZURE}2023-11-16 18:15:47,1,1\n2023-11-16 18:15:46+00:00,2,1\n")
-    assert read_csv(file).prompt_tokens.tolist() == [2, 1]
+@pytest.mark.parametrize(
+    ("times", "why"),
+    [
+        pytest.param(("18:15:47", "18:15:46+00:00"), "has a zone and those before it have none", id="with-after-without"),
+        pytest.param(("18:15:47Z", "18:15:46"), "has no zone and those before it have one", id="without-after-with"),
+    ],
+)
+def test_times_with_and_without_a_zone_do_not_mix(file: Path, times: tuple[str, str], why: str) -> None:
+    file.write_text(AZURE + "".join(f"2023-11-16 {time},1,1\n" for time in times))
+    with pytest.raises(ValueError, match=rf"rush.csv:3: TIMESTAMP: this time {why}; write all with their zone, or none; got"):
+        read_csv(file)
+
+
+def test_times_of_several_zones_are_compared(file: Path) -> None:
+    file.write_text(f"{AZURE}2023-11-16 20:15:47+02:00,1,1\n2023-11-16 18:15:46+00:00,2,1\n")
+    read = read_csv(file)
+    assert (read.arrivals_s.tolist(), read.prompt_tokens.tolist()) == ([0, 1], [2, 1])
+
+
+@pytest.mark.parametrize("first", [1_700_000_000, 1_700_000_000_000], ids=["unix-seconds", "unix-milliseconds"])
+def test_times_that_do_not_count_from_the_begin_are_refused(file: Path, first: int) -> None:
+    file.write_text(f"{OWN}{first + 5},1,1\n{first},1,1\n")
+    fix = "seconds, not milliseconds, from the trace's start: subtract the first one$"
+    why = f"rush.csv: arrival_s: its first request arrives at {first}, .* {fix}"
+    with pytest.raises(ValueError, match=why):
+        read_csv(file)
 
 
 def test_a_file_that_is_not_there_is_named(file: Path) -> None:

@@ -39,6 +39,7 @@ models:
         autoscaling: {max_replicas: 4, startup_s: 30}
 """
 FIT = {"step_s": 0.01, "step_s_per_sequence": 0.0001, "prefill_s_per_token": 0.00005, "request_s": 0.002}
+RESIDUAL = {"concurrency": 1, "prompt_tokens": 8, "measured_s": 1.0, "fitted_s": 1.1}
 
 
 def manta(*arguments: object) -> Result:
@@ -121,6 +122,11 @@ def test_a_report_is_written(tmp_path: Path) -> None:
     assert "5 s to start" in html
 
 
+def test_a_report_beside_json_leaves_stdout_one_document(tmp_path: Path) -> None:
+    assert len(document(*QUICK, "--html", tmp_path / "out.html")["results"]) == 2
+    assert (tmp_path / "out.html").exists()
+
+
 def test_a_document_gives_bounds_slots_and_the_simulated_latency(platform: PlatformConfig) -> None:
     found = setup(platform, SimulateOptions(model="chat", variant="stable"))
     assert (found.config.min_replicas, found.config.max_replicas, found.config.target_queue_depth) == (2, 5, 3)
@@ -183,6 +189,8 @@ def test_the_file_is_read_by_the_command(file: Path) -> None:
         ),
         pytest.param(["--policy", "oracle:x=1"], "--policy: oracle has no option 'x'; it has none", id="oracle-option"),
         pytest.param(["--policy", "ours:x=1"], "--policy: ours has no option 'x'; it has none", id="policy-option"),
+        pytest.param(["--policy", "ray-default:target=0"], "--policy: ray-default: target must be over 0", id="ray-target"),
+        pytest.param(["--policy", "fixed:replicas=-1"], "--policy: fixed: replicas must be a whole number", id="fixed"),
         pytest.param(["--policy", "hpa-qps:target=0"], "--policy: target must be over 0, got 0", id="target"),
         pytest.param(
             ["--latency", "/gone.json"], "--latency: /gone.json cannot be read: no such file or directory; give", id="latency"
@@ -220,6 +228,16 @@ def test_a_part_that_the_document_lacks_is_named(file: Path, arguments: list[str
         ("{", "--latency: {path}: not JSON"),
         ("{}", "--latency: {path}: step_s must be a number of seconds"),
         (json.dumps({**FIT, "step_s": 0}), "--latency: step_s must be over 0"),
+        (json.dumps({**FIT, "residuals": 5}), "--latency: {path}: residuals must be a list of objects, or left out; got 5"),
+        (
+            json.dumps({**FIT, "residuals": [5]}),
+            "--latency: {path}: residuals[0] must be an object of concurrency, prompt_tokens, measured_s, fitted_s; got 5",
+        ),
+        (json.dumps({**FIT, "residuals": [{"x": 1}]}), "--latency: {path}: residuals[0] must be an object of concurrency"),
+        (
+            json.dumps({**FIT, "residuals": [RESIDUAL, {**RESIDUAL, "fitted_s": "1"}]}),
+            "--latency: {path}: residuals[1].fitted_s must be a number over 0; got '1'",
+        ),
     ],
 )
 def test_a_latency_file_that_holds_something_else_is_explained(tmp_path: Path, text: str, why: str) -> None:
@@ -246,8 +264,52 @@ def test_a_start_that_takes_no_number_is_refused() -> None:
         setup(None, SimulateOptions(startup_s=-1.0))
 
 
-def test_a_report_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    assert said(manta(*QUICK, "--html", tmp_path)).startswith(f"--html: {tmp_path} cannot be written: is a directory")
+def test_a_report_that_cannot_be_written_is_refused_after_the_table(tmp_path: Path) -> None:
+    path = tmp_path / f"{'x' * 300}.html"
+    result = manta(*QUICK, "--html", path)
+    assert said(result).startswith(f"--html: {path} cannot be written: file name too long")
+    assert "latency model: preset" in result.stdout
+    result = manta(*QUICK, "--html", path, "--json")
+    assert said(result).startswith("--html: ")
+    assert len(json.loads(result.stdout)["results"]) == 2
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("played before the options were checked")
+
+
+def test_a_place_that_is_a_directory_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.commands.simulate.play", never)
+    why = f"--html: {tmp_path} is a directory; give a file, such as {tmp_path}/report.html"
+    assert said(manta(*QUICK, "--html", tmp_path)) == why
+    gone = tmp_path / "gone"
+    assert said(manta(*QUICK, "--html", gone / "out.html")) == f"--html: there is no folder {gone}; make it first"
+
+
+def test_a_place_that_may_not_be_written_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.commands.simulate.play", never)
+    monkeypatch.setattr("os.access", lambda place, _: place != tmp_path)
+    path = tmp_path / "out.html"
+    assert said(manta(*QUICK, "--html", path)) == f"--html: {path} may not be written; choose another place"
+
+
+@pytest.mark.parametrize("seconds", [1_700_000_000, 1_700_000_000_000], ids=["unix-seconds", "unix-milliseconds"])
+@pytest.mark.parametrize("more", [(), ("--duration", 20), ("--rate", 2)], ids=["whole", "cut", "at-a-rate"])
+def test_a_trace_of_unix_times_is_refused(tmp_path: Path, seconds: int, more: tuple[object, ...]) -> None:
+    path = tmp_path / "rush.csv"
+    path.write_text(f"arrival_s,prompt_tokens,output_tokens\n{seconds},20,10\n{seconds + 9},20,10\n")
+    found = said(manta("--trace", path, *more))
+    assert found.startswith(f"--trace: {path}: arrival_s: its first request arrives at {seconds}, ")
+    assert found.endswith("arrivals are seconds, not milliseconds, from the trace's start: subtract the first one")
+
+
+def test_a_trace_of_years_is_refused_unless_it_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "rush.csv"
+    path.write_text("arrival_s,prompt_tokens,output_tokens\n0,20,10\n9,20,10\n8640000,20,10\n")
+    found = said(manta("--trace", path))
+    assert found.startswith(f"--trace: {path} lasts 100 days, at most 31 are played; arrivals are seconds, not")
+    assert len(document("--trace", path, "--duration", 20, "--policy", "ours")["results"]) == 1
+    assert "--trace: poisson lasts 100 days" in said(manta("--trace", "poisson", "--rate", 0.001, "--duration", 8640000))
 
 
 def test_a_checkout_that_was_never_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:

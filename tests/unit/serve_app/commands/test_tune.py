@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -13,8 +14,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from autoscaling.tuning import Slo
 from serve_app import cli
+from serve_app.commands.tune import TuneOptions, run
 from serve_app.config_scaling import AutoscalingConfig
+from serve_app.errors import CommandError
 
 LOCUSTFILE = Path(__file__).with_name("locustfile_of_levels.py")
 SLOTS = 4
@@ -102,6 +106,47 @@ def test_a_run_that_broke_at_once_has_no_settings(tmp_path: Path) -> None:
 
 def test_an_objective_is_needed(tmp_path: Path) -> None:
     assert failure(history(tmp_path)).startswith("say what requests must keep: --slo-ttft")
+
+
+SECONDS = ["--slo-ttft", "--slo-itl", "--slo-e2e", "--startup-s", "--settle-s"]
+
+
+@pytest.mark.parametrize("option", SECONDS)
+def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, option: str) -> None:
+    message = f"{option}: give a finite number of seconds, or leave it out; got inf"
+    assert failure(history(tmp_path), *SLO, option, "inf") == message
+
+
+@pytest.mark.parametrize("option", SECONDS)
+def test_nan_is_refused_by_whoever_sees_it_first(tmp_path: Path, option: str) -> None:
+    result = manta(history(tmp_path), *SLO, option, "nan")  # newer releases of typer refuse it themselves
+    assert (result.exit_code, result.stdout) in ((1, ""), (2, ""))
+    assert option in f"{result.stderr} {result.exception}"
+
+
+@pytest.mark.parametrize(
+    ("slo", "options", "option"),
+    [
+        pytest.param(Slo(ttft_s=math.nan), TuneOptions(), "--slo-ttft", id="objective"),
+        pytest.param(Slo(ttft_s=1.0), TuneOptions(startup_s=math.nan), "--startup-s", id="how-it-was-run"),
+    ],
+)
+def test_the_command_itself_refuses_nan(tmp_path: Path, slo: Slo, options: TuneOptions, option: str) -> None:
+    with pytest.raises(CommandError, match=f"^{option}: give a finite number of seconds, or leave it out; got nan$"):
+        run(history(tmp_path), slo, options)
+
+
+def test_a_cell_that_is_no_number_is_named_with_its_place(tmp_path: Path) -> None:
+    file = history(tmp_path)
+    file.write_text(file.read_text().replace("1001,4,GET", "1001,nan,GET"))
+    assert failure(file, *SLO).startswith(f"{file}: line 2, column 'User Count': 'nan' is not a number")
+
+
+def test_more_replicas_than_users_warn(tmp_path: Path) -> None:
+    assert (
+        "warning: 4 users were 0.04 requests at a time on each replica"
+        in manta(history(tmp_path), *SLO, "--replicas", "100").stderr
+    )
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
