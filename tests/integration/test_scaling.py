@@ -109,7 +109,8 @@ async def test_settings_change_in_place_and_what_is_removed_finishes_its_streams
             asyncio.create_task(read_stream(client, platform.url, tokens=300, session=f"s{number}")) for number in range(200)
         ]
         await asyncio.sleep(5)
-        await asyncio.to_thread(platform.deploy, autoscaled(latency, min_replicas=1, max_replicas=4, target_queue_depth=9))
+        one = autoscaled(latency, max_replicas=1, target_queue_depth=9)
+        await asyncio.to_thread(platform.deploy, one, wait=False)  # Serve would have us wait for the drain
         while not (draining := (await asyncio.to_thread(platform.variant))["replicas"]["draining"]):
             assert not all(stream.done() for stream in streams), "nothing drained while streams ran"
             await asyncio.sleep(0.3)
