@@ -115,6 +115,7 @@ class Ledger:
         if self.budget is not None and claim.units:
             cap = self._cap(app, account, now_s=now_s)
             granted = cap if cap <= target else max(target, min(cap, self._fits(account, now_s)))
+        account.claim = replace(account.claim, target=granted)
         self._asked(account, granted, now_s)
         return granted
 

@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 from random import Random
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autoscaling.budget import LINGER_S, TURN_S, Claim, Ledger, allocate
@@ -78,11 +78,13 @@ def test_within_one_priority_shares_differ_by_one_replica_at_most(wanted: list[i
         pytest.param({"a": Claim(0, wanted=9), "b": Claim(1, 9, wanted=3)}, 1, {"a": 9, "b": 1}, id="no-accelerators"),
         pytest.param({"a": Claim(1, wanted=6), "b": Claim(1, wanted=3)}, 6, {"a": 4, "b": 2}, id="shares-alike"),
         pytest.param({"a": Claim(1, least=3, wanted=0)}, 6, {"a": 0}, id="least-that-nobody-wants"),
-        pytest.param({"a": Claim(1, wanted=1, held_s=9), "b": Claim(1, wanted=1, held_s=8)}, 1, {"a": 0, "b": 1}, id="had-none"),
+        pytest.param(
+            {"a": Claim(1, wanted=1, held_s=9), "b": Claim(1, wanted=1, held_s=8)}, 1, {"a": 0, "b": 1}, id="had-none"
+        ),
         pytest.param({"a": Claim(1, wanted=1, held_s=0), "b": Claim(1, wanted=1)}, 1, {"a": 0, "b": 1}, id="never-had-any"),
         pytest.param({"a": Claim(1, wanted=1), "b": Claim(1, wanted=1)}, 1, {"a": 1, "b": 0}, id="by-name-in-the-end"),
         pytest.param(
-            {"a": Claim(1, wanted=4, held_s=9), "b": Claim(1, wanted=8, held_s=0)}, 4, {"a": 2, "b": 2}, id="share-before-turn"
+            {"a": Claim(1, wanted=4, held_s=0), "b": Claim(1, wanted=8, held_s=9)}, 3, {"a": 1, "b": 2}, id="share-before-turn"
         ),
     ],
 )
@@ -264,6 +266,7 @@ def turns_of(claims: dict[str, Claim], budget: int) -> list[dict[str, int]]:
     ]
 
 
+@settings(max_examples=40)
 @given(claims=claims_of(), before=claims_of(), budget=BUDGETS)
 def test_once_nobody_changes_its_mind_everybody_has_its_share_after_a_turn(
     claims: dict[str, Claim], before: dict[str, Claim], budget: int
@@ -276,9 +279,18 @@ def test_once_nobody_changes_its_mind_everybody_has_its_share_after_a_turn(
     assert cost(claims, found) <= budget
 
 
-def owners(hours: float, wants: Callable[[str, int], int], *, apps: str, budget: int, start: int = 0) -> list[dict[str, int]]:
+def test_of_two_equals_over_a_lowered_budget_one_keeps_its_replica() -> None:
+    ledger, one = Ledger(2), Claim(1, wanted=1)
+    for app in "ab":
+        assert ledger.grant(app, one, target=1, now_s=0.0) == 1
+    ledger.budget = 1
+    kept = [ledger.grant(app, one, target=1, now_s=1.0 + number / 10) for number, app in enumerate("ab")]
+    assert sum(kept) == 1
+
+
+def owners(hours: float, wants: Callable[[str, int], int], *, apps: str, budget: int) -> list[dict[str, int]]:
     """Return the targets of equal applications at every second."""
-    ledger, targets, made = Ledger(budget), dict.fromkeys(apps, start), []
+    ledger, targets, made = Ledger(budget), dict.fromkeys(apps, 0), []
     for now_s in range(int(hours * 3600)):
         for app in apps:
             claim = Claim(1, wanted=wants(app, now_s))
@@ -295,46 +307,42 @@ def moves(made: list[dict[str, int]], app: str) -> list[int]:
 
 @pytest.mark.parametrize("apps", ["ab", "abc"])
 def test_equals_that_all_want_the_only_accelerator_take_turns(apps: str) -> None:
-    made = owners(3.0, lambda *_: 1, apps=apps, budget=1)
+    made = owners(0.8, lambda *_: 1, apps=apps, budget=1)
     held_s = {app: sum(each[app] for each in made) for app in apps}
-    assert min(held_s.values()) > 0.8 * len(made) / len(apps)
-    for app in apps:
-        taken, given_up = moves(made, app)[::2], moves(made, app)[1::2]
-        taken = [0, *taken] if made[0][app] else taken
-        if made[0][app]:
-            taken, given_up = [0, *moves(made, app)[1::2]], moves(made, app)[::2]
-        assert all(end - begin >= TURN_S for begin, end in zip(taken, given_up, strict=False))
+    assert min(held_s.values()) > 0.6 * len(made) / len(apps)
+    owner = [next((app for app in apps if each[app]), None) for each in made]
+    lengths_s = [len(list(seconds)) for app, seconds in groupby(owner) if app]
+    assert min(lengths_s[:-1]) >= TURN_S
 
 
 def test_a_turn_goes_to_who_has_waited_longest() -> None:
-    made = owners(2.0, lambda *_: 1, apps="abcd", budget=1)
+    made = owners(0.9, lambda *_: 1, apps="abcd", budget=1)
     order = [app for each in made for app in each if each[app]]
     turns = [app for app, _ in groupby(order)]
-    assert turns[:8] == list("abcdabcd")
+    assert turns == list("abcdabcdabc")
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_priorities_with_bursty_wishes_make_few_changes(seed: int) -> None:
     random = Random(seed)  # noqa: S311 - examples
-    bursts = {app: [random.choice([0, 2, 4, 8]) for _ in range(400)] for app in "bc"}
+    bursts = {app: [random.choice([0, 2, 4, 8]) for _ in range(90)] for app in "bc"}
 
     def wants(app: str, now_s: int) -> int:
         return 8 if app == "a" else bursts[app][now_s // 20]  # a wish lasts 20 s: less than a replica takes to start
 
-    made = owners(2.0, wants, apps="abc", budget=8, start=0)
+    made = owners(0.5, wants, apps="abc", budget=8)
     taken = [at for at in moves(made, "a") if made[at]["a"] < made[at - 1]["a"]]
-    assert len(taken) <= 2 * 3600 / TURN_S
     assert all(later - sooner >= TURN_S for sooner, later in pairwise(taken))
 
 
 def test_a_wish_that_is_over_before_a_turn_is_takes_nothing_from_an_equal() -> None:
-    made = owners(1.0, lambda app, now_s: 8 if app == "a" else 4 * (now_s // 100 % 2), apps="ab", budget=8)
+    made = owners(0.4, lambda app, now_s: 8 if app == "a" else 4 * (now_s // 100 % 2), apps="ab", budget=8)
     assert made[-1]["a"] == 8
     assert not moves(made, "a")
 
 
 def test_a_wish_that_lasts_gets_its_share_from_an_equal_after_a_turn() -> None:
-    made = owners(0.5, lambda app, now_s: 8 if app == "a" or now_s >= 100 else 0, apps="ab", budget=8)
+    made = owners(0.2, lambda app, now_s: 8 if app == "a" or now_s >= 100 else 0, apps="ab", budget=8)
     assert moves(made, "a") == [100 + int(TURN_S)] or moves(made, "a") == [101 + int(TURN_S)]
     assert made[-1] == {"a": 4, "b": 4}
 

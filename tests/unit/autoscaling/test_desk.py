@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import pytest
 
 from autoscaling import desk as module
-from autoscaling.budget import LINGER_S
-from autoscaling.desk import GRACE_S, HANDOVER_S, HELD_S, LLM, LOOK_S, Desk, Look, desk
+from autoscaling.budget import LINGER_S, TURN_S
+from autoscaling.desk import DRAIN_S, GRACE_S, HANDOVER_S, HELD_S, LLM, LOOK_S, ROUTER, Desk, Look, desk
 from autoscaling.document import DECISIONS, HELD, SCALING, Held, ScaledApp, ScalingDocument
 from autoscaling.feed import Feed
 from autoscaling.observation import Decision, Observation
-from autoscaling.reports import FORGET_S, STALE_S, Raw
+from autoscaling.reports import FORGET_S, FOUND_S, STALE_S, Raw
 from autoscaling.scaler import Scaler
 from autoscaling.signals import ARRIVED, RUNNING, SLOTS, WAITING
 from serve_app.config_scaling import AutoscalingConfig
@@ -58,9 +58,16 @@ class Platform:
     def configure(self, document: ScalingDocument) -> None:
         self._publish(SCALING, document.model_dump_json())
 
-    def hold(self, held: dict[str, int] | None = None, *, draining: dict[str, int] | None = None) -> None:
+    def hold(
+        self,
+        held: dict[str, int] | None = None,
+        *,
+        holding: dict[str, int] | None = None,
+        draining: dict[str, int] | None = None,
+    ) -> None:
         self._stamp += 1
-        self._publish(HELD, Held(stamp=self._stamp, held=held or {}, draining=draining or {}).model_dump_json())
+        news = Held(stamp=self._stamp, held=held or {}, holding=holding or {}, draining=draining or {})
+        self._publish(HELD, news.model_dump_json())
 
     def say(self, replicas: Sequence[str], **values: float) -> None:
         """Have every replica report these values now."""
@@ -350,6 +357,9 @@ def test_a_call_that_waits_at_a_handle_wakes_what_sleeps() -> None:
         pytest.param(LLM, 2, 3.0, id="calls-of-a-model-are-held-requests"),
         pytest.param("Embedder", 0, 10.0, id="a-stage-that-starts"),
         pytest.param("Embedder", 2, 10.0, id="a-stage"),
+        pytest.param("Retriever", 2, 10.0, id="another-stage"),
+        pytest.param(ROUTER, 2, 3.0, id="calls-of-a-router-are-none-of-its-units"),
+        pytest.param(ROUTER, 0, 3.0, id="nor-while-it-starts"),
     ],
 )
 def test_what_waits_at_handles_counts_where_nothing_else_counts_it(deployment: str, ready: int, held: float) -> None:
@@ -451,6 +461,96 @@ def test_an_application_whose_looks_fail_holds_its_accelerators() -> None:
         platform.look("b", 4, raw=broken)
         target = growing(platform, 1, a=target)["a"]
     assert target == 2
+
+
+NONE = AutoscalingConfig(min_replicas=0, max_replicas=1)
+
+
+def test_what_is_set_to_no_replicas_frees_its_budget_once_they_are_gone() -> None:
+    platform = Platform(dict(a=llm(units=1), b=llm(units=1)), max_accelerators=6)
+    growing(platform, 30, a=1, b=1)
+    platform.configure(ScalingDocument(max_accelerators=6, apps={"a": llm(units=1), "b": llm(NONE, is_fixed=True, units=1)}))
+    platform.hold(draining={"b": 2})
+    assert growing(platform, 40, a=3) == {"a": 4}
+    platform.hold()
+    assert growing(platform, 10, a=4) == {"a": 6}
+
+
+def test_what_has_no_replicas_from_the_start_is_not_waited_for() -> None:
+    eager = AutoscalingConfig(min_replicas=1, max_replicas=8, upscale_delay_s=0)
+    apps = {"a": llm(eager, units=1), "b": llm(NONE, is_fixed=True, units=1)}
+    assert growing(Platform(apps, max_accelerators=6), 2, a=1) == {"a": 6}
+
+
+@pytest.mark.parametrize("news", [{"draining": {"b": 4}}, {"holding": {"b": 5}}], ids=["drain", "live"])
+def test_rollouts_that_fall_silent_after_a_drain_do_not_block_growth_for_ever(news: dict[str, dict[str, int]]) -> None:
+    platform = Platform(dict(a=llm(units=1), b=llm(units=1)), max_accelerators=6)
+    platform.hold(**news)
+    assert growing(platform, int(DRAIN_S) - 1, a=1, b=1) == {"a": 1, "b": 1}
+    assert growing(platform, 60, a=1, b=1) == {"a": 3, "b": 3}
+
+
+def test_silent_rollouts_do_not_keep_the_accelerators_of_what_left_the_document() -> None:
+    platform = Platform(dict(a=llm(units=1), b=llm(units=1)), max_accelerators=6)
+    platform.look("b", 4)
+    platform.decide("a", 1)
+    platform.configure(ScalingDocument(max_accelerators=6, apps={"a": llm(units=1)}))
+    platform.hold(draining={"b": 3})
+    assert growing(platform, int(DRAIN_S) + 30, a=1) == {"a": 6}
+
+
+def test_replicas_that_live_hold_their_accelerators_though_nobody_asked_for_them() -> None:
+    platform = Platform(dict(a=llm(units=1), b=llm(units=1)), max_accelerators=6)
+    platform.hold(holding={"a": 1, "b": 4})
+    assert growing(platform, 60, a=1, b=1) == {"a": 2, "b": 1}
+
+
+def test_two_equals_that_sleep_take_turns_on_one_accelerator() -> None:
+    platform = Platform(dict(a=llm(SLEEPY, units=1), b=llm(SLEEPY, units=1)), max_accelerators=1)
+    targets, owners = {"a": 0, "b": 0}, []
+    for _ in range(4 * int(TURN_S + LINGER_S)):
+        platform.now_s += LOOK_S
+        platform.hold({"a": 1, "b": 1})  # somebody waits for either
+        for app, target in targets.items():
+            platform.say(names(target), waiting=0, running=1, slots=16, arrived=0)
+            targets[app] = platform.decide(app, target)
+        owners.append("".join(app for app, target in targets.items() if target))
+    assert set(owners) == {"a", "b", ""}
+    order = [owner for old, owner in zip(["", *owners], owners, strict=False) if owner and owner != old]
+    assert order in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
+    assert min(owners.count("a"), owners.count("b")) >= TURN_S
+
+
+@pytest.mark.parametrize("max_accelerators", [None, 1])
+def test_a_start_longer_than_the_sleep_delay_is_not_cut(max_accelerators: int | None) -> None:
+    soon = AutoscalingConfig(min_replicas=0, max_replicas=2, downscale_to_zero_delay_s=5.0, slots=16)
+    platform = Platform({CHAT: llm(soon, units=1)}, max_accelerators=max_accelerators)
+    platform.hold({CHAT: 1})
+    target = platform.look(CHAT, 0)
+    platform.hold()  # the caller gives up
+    starting = []
+    for _ in range(120):
+        target = platform.look(CHAT, target, ready=0)
+        starting.append(target)
+    serving = []
+    for _ in range(8):
+        platform.say(names(target), waiting=0, running=0, slots=16, arrived=0)
+        target = platform.look(CHAT, target)
+        serving.append(target)
+    assert starting == [1] * 120
+    assert serving == [1] * 4 + [0] * 4
+
+
+def test_after_a_restart_of_the_controller_replicas_found_one_by_one_bring_no_burst(seen: list[Observation]) -> None:
+    platform = Platform({CHAT: llm(AutoscalingConfig(max_replicas=100))})
+    answers = []
+    for second in range(120):
+        found = min(4, 1 + second // 8)
+        platform.say(names(found), waiting=0, running=10, slots=16, arrived=1e6 + 2 * second)
+        answers.append(platform.look(CHAT, 4, ready=found))
+    assert set(answers) == {4}
+    assert FOUND_S > 24
+    assert seen[-1].arrived - seen[0].arrived <= 4 * 2 * 120
 
 
 def test_a_lowered_budget_is_in_force_at_the_next_look() -> None:

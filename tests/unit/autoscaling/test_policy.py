@@ -17,26 +17,15 @@ from autoscaling.document import HELD, SCALING, Held, ScaledApp, ScalingDocument
 from autoscaling.policy import QueueDepthPolicy
 from autoscaling.signals import ARRIVED, RUNNING, SLOTS, WAITING
 from serve_app.config_scaling import AutoscalingConfig
+from tests.unit.autoscaling.ray_serve import RAY, Deployment, Memory, Serve
 
 APP = "llm.chat.stable"
-RAY = RayConfig(min_replicas=0, max_replicas=8, upscale_delay_s=0.0, downscale_delay_s=0.0)
 Load = dict[str, float]
 Call = Callable[[AutoscalingContext], tuple[int, dict[str, Any]]]
 
 
 def never() -> Any:
     raise AssertionError("nobody needs this")
-
-
-class Memory:
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-
-    def get(self, key: str) -> bytes | None:
-        return self.values.get(key)
-
-    def put(self, key: str, data: bytes) -> None:
-        self.values[key] = data
 
 
 class Controller:
@@ -178,6 +167,55 @@ def test_reports_that_are_no_numbers_change_nothing(values: Load) -> None:
     for _ in range(10):
         controller.ask(3, ready=3, load=load(running=8.0, arrived=controller.now_s))
     assert [controller.ask(3, ready=3, load=values) for _ in range(100)] == [3] * 100
+
+
+@pytest.mark.parametrize("service_s", [0.5, 30.0], ids=["short-calls", "long-calls"])
+def test_in_serves_loop_a_call_wakes_what_sleeps_is_served_and_it_sleeps_again(service_s: float) -> None:
+    settings = AutoscalingConfig(min_replicas=0, max_replicas=4, downscale_to_zero_delay_s=10.0)
+    chat = Deployment(APP, startup_s=60.0, service_s=service_s)
+    serve = Serve({APP: ScaledApp(deployment=LLM, settings=settings)}, chat)
+    for _ in range(3):  # what is known from one life does not spoil the next
+        chat.waits_s.clear()
+        assert serve.run(120.0) == []
+        chat.queue.append(serve.now_s)
+        (woken_s, _, one), *later = serve.run(300.0)
+        assert (woken_s, one) == (0.1, 1)
+        assert chat.waits_s == [pytest.approx(60.1, abs=0.25)]
+        ((asleep_s, _, none),) = later
+        assert (none, len(chat.replicas)) == (0, 0)
+        assert 60.0 + service_s + 10.0 <= asleep_s <= 60.0 + service_s + 10.0 + 3.0
+
+
+def test_in_serves_loop_a_start_goes_on_though_the_call_that_woke_it_is_given_up() -> None:
+    settings = AutoscalingConfig(min_replicas=0, max_replicas=4, downscale_to_zero_delay_s=10.0)
+    chat = Deployment(APP, startup_s=60.0)
+    serve = Serve({APP: ScaledApp(deployment=LLM, settings=settings)}, chat)
+    serve.run(30.0)
+    chat.queue.append(serve.now_s)
+    serve.run(20.0)
+    chat.queue.clear()
+    ((asleep_s, _, none),) = serve.run(200.0)
+    assert none == 0
+    assert 50.0 <= asleep_s <= 53.0
+
+
+def test_in_serves_loop_the_policy_is_not_asked_while_serve_wakes_by_itself() -> None:
+    chat = Deployment(APP, startup_s=60.0)
+    serve = Serve({APP: ScaledApp(deployment=LLM, settings=sleepy())}, chat)
+    serve.run(10.0)
+    asked = len(chat.asked_s)
+    chat.queue.append(serve.now_s)
+    serve.run(59.0)
+    assert (chat.target, len(chat.asked_s)) == (1, asked)
+
+
+def test_in_serves_loop_a_request_that_routers_hold_wakes_by_the_policy() -> None:
+    chat = Deployment(APP, startup_s=60.0)
+    serve = Serve({APP: ScaledApp(deployment=LLM, settings=sleepy())}, chat)
+    serve.run(10.0)
+    serve.hold(**{APP: 1})
+    assert serve.run(2.0)[0][1:] == (APP, 1)
+    assert chat.asked_s[-1] > 1010.0
 
 
 def test_without_a_document_the_number_stays() -> None:

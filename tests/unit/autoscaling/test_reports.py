@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -112,7 +113,7 @@ def test_replicas_that_a_new_controller_finds_one_by_one_bring_no_burst_of_arriv
         counts = {r: {WAITING: 0.0, ARRIVED: 1e6 + second} for i, r in enumerate(found) if second >= 10 * i + late_s}
         reports.take(said(second, **counts), found, now_s=second)
         arrived.append(reports.arrived)
-    steps = [new - old for old, new in zip(arrived, arrived[1:], strict=False)]
+    steps = [new - old for old, new in pairwise(arrived)]
     assert max(steps) <= 4
     assert steps[-1] >= 1
     assert reports.arrived == sum(max(0, 2 * int(FOUND_S) - 1 - 10 * i - late_s) for i in range(4))

@@ -12,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaling.observation import Decision, Observation
-from autoscaling.scaler import FEWER_SLOTS, FULL_CACHE, LEAST_STEP, Need, Scaler
+from autoscaling.scaler import GAP_S, LEAST_STEP, TELLING_CACHE, Need, Scaler
+from autoscaling.simulation.baselines import QueueDepth
+from autoscaling.simulation.latency import LatencyModel
+from autoscaling.simulation.options import SimulationOptions
+from autoscaling.simulation.run import Simulation
+from autoscaling.simulation.trace import Trace
 from autoscaling.window import FIRST_GUESS_S
 from serve_app.config_scaling import AutoscalingConfig, StageScalingConfig
 
@@ -220,14 +225,38 @@ def test_slots_are_remembered_while_nobody_tells_them() -> None:
     assert numbers(CONFIG, [*steady(60), *silent])[-1] > 2
 
 
-def test_a_replica_whose_cache_is_full_counts_for_what_it_runs() -> None:
-    load = {"running": 12.0, "waiting": 7.0, "slots": 64.0, "service_s": 3.0}  # a queue that alone adds nothing
-    full = steady(120, **load, kv_cache_usage=FULL_CACHE)
-    assert numbers(CONFIG, full)[-1] > 2
-    assert set(numbers(CONFIG, steady(120, **load, kv_cache_usage=FULL_CACHE - 0.05))) == {2}
-    assert set(numbers(CONFIG, [replace(each, waiting=0.0) for each in full])) == {2}
-    many = [replace(each, slots=6 / FEWER_SLOTS) for each in full]  # nearly all slots are taken: they limit it
-    assert numbers(CONFIG, many) == numbers(CONFIG, [replace(each, kv_cache_usage=0.0) for each in many])
+def cached(usage: float, *, running: float = 20.0, seconds: int = 400, **more: Any) -> list[Observation]:
+    """Return looks at two replicas of 64 slots that run ten requests each, in so much of their cache."""
+    load = {"rate": running / 5, "slots": 64.0, "kv_cache_usage": usage, **more}
+    return steady(seconds, **load)
+
+
+def test_a_replica_counts_for_the_requests_that_its_cache_holds() -> None:
+    assert set(numbers(CONFIG, cached(TELLING_CACHE - 0.01))) == {2, 1}  # 64 slots each: one would do
+    assert numbers(CONFIG, cached(0.5))[-1] == 2  # 20 requests each
+    assert numbers(CONFIG, cached(0.9))[-1] > 2  # 11 each
+
+
+@pytest.mark.parametrize("slots", [4.0, 16.0])
+def test_where_slots_are_fewer_than_the_cache_holds_they_count(slots: float) -> None:
+    assert numbers(CONFIG, cached(0.5, slots=slots)) == numbers(CONFIG, cached(0.0, slots=slots))
+
+
+def test_a_cache_that_holds_less_than_a_request_counts_for_one() -> None:
+    seen = cached(1.0, running=0.5, seconds=100)
+    assert "1 slots each" in decisions(CONFIG, seen)[-1].reason
+
+
+def test_one_odd_look_at_the_cache_changes_nothing() -> None:
+    seen = cached(0.5)
+    odd = [replace(each, kv_cache_usage=1.0, running=2.0) if at == 390 else each for at, each in enumerate(seen)]
+    assert numbers(CONFIG, odd) == numbers(CONFIG, seen)
+
+
+def test_what_a_cache_holds_is_believed_while_it_is_nearly_empty() -> None:
+    seen = cached(0.9, seconds=60)
+    later = [replace(each, kv_cache_usage=0.1) for each in cached(0.9, seconds=120)[60:]]
+    assert numbers(CONFIG, [*seen, *later])[-1] > 2
 
 
 def test_a_full_cache_where_nothing_serves_is_no_division_by_zero() -> None:
@@ -385,3 +414,114 @@ def test_after_a_sleep_too_replicas_go_only_after_their_delay() -> None:
     asleep = [Observation(60.0 + s, target=0, ready=0) for s in range(600)]
     awake = Observation(660.0, target=5, ready=1, arrived=240, slots=16.0)
     assert numbers(SLEEPY, [*steady(60), *asleep, awake])[-1] == 5
+
+
+def streams(seconds: int, *, target: int, length_s: int = 1200, count: int = 40) -> list[Observation]:
+    """Return looks at requests that begin within the first minute, keep their slots for ``length_s``, and get no successors."""
+    seen = []
+    for now_s in range(seconds):
+        begun, ended = (min(count, max(0, at_s) * count // 60) for at_s in (now_s, now_s - length_s))
+        seen.append(Observation(now_s, target=target, ready=target, running=begun - ended, arrived=begun, slots=16.0))
+    return seen
+
+
+def test_long_streams_keep_their_replicas_when_no_more_arrive() -> None:
+    config = AutoscalingConfig(max_replicas=10, downscale_delay_s=60, settle_s=0)
+    wanted = numbers(config, streams(1500, target=4))
+    assert min(wanted[:1200]) >= math.ceil(40 / 16)
+    assert wanted[-1] == 1
+
+
+def town(rate: Callable[[int], float], *, seed: int) -> Town:
+    return Town(rate, ready=2, seed=seed, slots=16, service_s=600.0)
+
+
+def test_of_long_requests_replicas_come_as_they_fill_up() -> None:
+    rise = town(lambda now_s: 0.2 if now_s >= 3600 else 0.03, seed=1)
+    targets = rise.live(CONFIG, 3 * 3600)
+    before, soon, full = targets[3599], targets[3660], max(targets[3600:])
+    assert full >= 8  # 120 requests
+    assert before <= soon <= before + (full - before) / 2
+    assert max(each.waiting for each in rise.looks) <= 4
+
+
+def test_a_queue_of_long_requests_needs_a_slot_for_each_and_no_more() -> None:
+    long = steady(600, rate=0.02, service_s=500.0, waiting=40.0)
+    assert "and 40.0 for the queue" in decisions(CONFIG, long)[-1].reason
+    short = steady(600, rate=2.0, service_s=6.0, waiting=40.0)
+    as_busy = CONFIG.model_copy(update={"target_utilization": 2 * 6 / 32})  # a slot works off ten of them in the minute
+    assert "and 4.0 for the queue" in decisions(as_busy, short)[-1].reason
+
+
+def test_what_was_asked_for_and_not_given_need_not_settle() -> None:
+    seen = steady(100, waiting=1000.0, target=5, ready=5)
+    denied = [replace(each, waiting=0.0) for each in steady(100 + 60, target=5, ready=5)[100:]]
+    assert numbers(SETTLING, seen)[-1] > 5
+    assert numbers(SETTLING, [*seen, *denied])[-1] < 5
+
+
+SLEEPS_SOON = AutoscalingConfig(min_replicas=0, max_replicas=4, downscale_to_zero_delay_s=5.0, slots=8)
+
+
+def life(*stretches: tuple[int, dict[str, Any]]) -> list[Observation]:
+    """Return a look per second, for so many seconds each, of a deployment without requests unless it has some."""
+    values = [stretch for seconds, stretch in stretches for _ in range(seconds)]
+    return [Observation(float(at), **{"target": 0, "ready": 0, **each}) for at, each in enumerate(values)]
+
+
+SERVES = {"target": 1, "ready": 1}
+
+
+def test_a_start_longer_than_the_sleep_delay_is_not_cut_though_its_caller_has_left() -> None:
+    seen = life((60, SERVES), (60, {}), (2, {"held": 1.0}), (120, {"target": 1}), (6, SERVES))
+    assert numbers(SLEEPS_SOON, seen)[122:] == [1] * (120 + 4) + [0] * 2
+
+
+def test_what_serve_woke_unseen_does_not_sleep_at_its_first_look() -> None:
+    asleep = life((60, SERVES), (60, {}))
+    woken_s = asleep[-1].now_s + GAP_S + 30  # meanwhile Serve asked nothing: it woke by itself
+    awake = [Observation(woken_s + at, arrived=1, **SERVES) for at in range(8)]
+    wanted = numbers(SLEEPS_SOON, [*asleep, *awake])[120:]
+    assert wanted == [1] * 5 + [0] * 3
+
+
+def test_after_a_gap_the_idle_clock_begins_anew() -> None:
+    before, after = life((4, SERVES)), [Observation(3 + GAP_S + 1 + at, **SERVES) for at in range(7)]
+    assert numbers(SLEEPS_SOON, [*before, *after])[4:] == [1] * 5 + [0] * 2
+
+
+def test_a_replica_that_serves_when_it_is_first_seen_tells_no_start_time() -> None:
+    scaler = Scaler(CONFIG)
+    for each in life((3, {}), (3, SERVES)):
+        scaler.decide(each)
+    assert scaler.startup_s == FIRST_GUESS_S
+
+
+def trace(rate: float, duration_s: float, *, tokens: int, seed: int) -> Trace:
+    """Return Poisson arrivals of equal requests."""
+    random = np.random.default_rng(seed)
+    arrivals_s = np.sort(random.uniform(0.0, duration_s, size=random.poisson(rate * duration_s)))
+    count = len(arrivals_s)
+    return Trace("poisson", arrivals_s, np.full(count, 8), np.full(count, tokens), duration_s)
+
+
+def turns(made: Trace, model: LatencyModel, *, initial: int) -> int:
+    """Return how often the number of replicas changes against the change before it."""
+    options = SimulationOptions(max_replicas=100, initial_replicas=initial, finish_s=1.0, sample_s=600.0)
+    run = Simulation(made, model, options)
+    run.play(QueueDepth(CONFIG))
+    return sum(old.is_up != new.is_up for old, new in pairwise(run.recorder.changes))
+
+
+EVEN = LatencyModel(step_s=1.0, step_s_per_sequence=0.0, prefill_s_per_token=0.0, startup_s=60.0)  # a token per second
+
+
+@pytest.mark.parametrize(("load", "seed"), [(60, 0), (80, 1)])
+def test_a_steady_load_of_ten_minute_requests_seldom_changes_direction(load: int, seed: int) -> None:
+    assert turns(trace(load / 600, 4 * 3600.0, tokens=600, seed=seed), EVEN, initial=1) <= 3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_replicas_whose_cache_is_full_before_their_slots_do_not_flap(seed: int) -> None:
+    holds_ten = LatencyModel(step_s=0.1, step_s_per_sequence=0.0, prefill_s_per_token=0.0, kv_tokens=1080, startup_s=60.0)
+    assert turns(trace(3.0, 1800.0, tokens=100, seed=seed), holds_ten, initial=5) <= 1

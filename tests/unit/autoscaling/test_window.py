@@ -34,7 +34,9 @@ def by_hand(looks: list[tuple[int, int, int]]) -> list[float]:
 
     One that is asked for and serves within a look tells nothing.
     """
-    now_s, asked, took = 0, [], []
+    now_s = 0
+    asked: list[int] = []
+    took: list[float] = []
     target, ready = looks[0][1:]
     for step_s, new_target, new_ready in looks[1:]:
         now_s += step_s

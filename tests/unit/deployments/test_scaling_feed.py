@@ -193,6 +193,22 @@ async def test_the_report_joins_settings_decisions_and_what_is_held() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("decision", "held"),
+    [(DECISION | {"held": 2.5}, 2.5), (DECISION, 0), (None, 0)],
+    ids=["the-policy-sees-it", "an-older-policy", "no-decision"],
+)
+async def test_what_waits_for_a_stage_is_told_by_its_decision(decision: dict[str, Any] | None, held: float) -> None:
+    world = World()
+    feed = world.feed()
+    await feed.declare(DOCUMENT)
+    world.hold(2)
+    await world.tick(feed)
+    both = {} if decision is None else {"embedder.e": decision, "llm.chat.stable": decision}
+    world.store.values[DECISIONS] = json.dumps(both).encode()
+    assert [app["held"] for app in (await feed.report())["apps"]] == [held, 2]
+
+
 async def test_of_what_no_directory_knows_there_are_as_many_as_decided() -> None:
     world = World()
     feed = world.feed()
