@@ -162,6 +162,7 @@ def _until(holds: Any, *, timeout_s: float = 120.0) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 async def test_a_stage_grows_by_its_own_queue(platform: Platform) -> None:
     pace = {"max_replicas": 2, "upscale_delay_s": 1, "downscale_delay_s": 4, "settle_s": 0}
     embedder = {"name": "minilm", "source": "sentence-transformers/all-MiniLM-L6-v2", "autoscaling": pace}
