@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 
 LINGER_S = 20.0  # replicas that were asked to go count this long, until the directory says that they drain
 TURN_S = 300.0  # what one of the same priority would rather have is left to its holder this long
-
 BISECTIONS = 30
 
 
@@ -23,7 +22,6 @@ class Claim:
     wanted: int = 0
     draining: int = 0  # replicas beside `target` that are on their way out, as the directory has it
     alive: int = 0  # replicas that the directory names, whatever their state
-    target: int = 0  # replicas that it has been given
     held_s: float = -math.inf  # when it had any last
 
 
@@ -109,29 +107,27 @@ class Ledger:
         back. Without a budget: what is wanted.
         """
         account = self._accounts.setdefault(app, _Account(claim))
-        account.claim = replace(claim, target=target, held_s=now_s if target else account.claim.held_s)
+        account.claim = replace(claim, held_s=now_s if target else account.claim.held_s)
         self._asked(account, target, now_s)
         granted = claim.wanted
         if self.budget is not None and claim.units:
             cap = self._cap(app, account, now_s=now_s)
             granted = cap if cap <= target else max(target, min(cap, self._fits(account, now_s)))
-        account.claim = replace(account.claim, target=granted)
         self._asked(account, granted, now_s)
         return granted
 
     def _cap(self, app: str, account: _Account, *, now_s: float) -> int:
         """Return the share of a deployment. What one of its own priority is to have of it goes over after a while only."""
+        budget = self.budget or 0
         claims = {name: each.claim for name, each in self._accounts.items()}
-        cap, budget = allocate(claims, self.budget or 0)[app], self.budget or 0
-        target, priority = account.target, account.claim.priority
-        held = min(target, account.claim.wanted)
+        cap, held = allocate(claims, budget)[app], min(account.target, account.claim.wanted)
         if cap >= held:
             account.short_since_s = None
             return cap
         content = {  # were those of its priority content with what they have
-            name: replace(claim, wanted=min(claim.wanted, max(claim.target, claim.least)))
-            for name, claim in claims.items()
-            if claim.priority == priority
+            name: replace(each.claim, wanted=min(each.claim.wanted, max(each.target, each.claim.least)))
+            for name, each in self._accounts.items()
+            if each.claim.priority == account.claim.priority
         }
         due = min(held, allocate(claims | content, budget)[app])
         if account.short_since_s is None:

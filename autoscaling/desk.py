@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from autoscaling.budget import Claim, Ledger
-from autoscaling.document import ScaledApp, ScalingDocument
+from autoscaling.document import Held, ScaledApp, ScalingDocument
 from autoscaling.feed import ClusterStore, Feed, Store
 from autoscaling.observation import Decision, Observation
 from autoscaling.reports import Raw, Reports, Sums
@@ -28,6 +28,7 @@ ROUTER = "Router"  # its load is how busy it is: requests are none of its units
 HELD_S = 15.0  # what Routers hold is believed this long
 DRAIN_S = 120.0  # and what drains
 HANDOVER_S = 5.0
+NOTHING = Held(stamp=0.0)
 GRACE_S = 5.0  # after a start, for every deployment to be asked about once: until then nobody knows what is held
 
 
@@ -105,7 +106,8 @@ class Desk:
         decision = self._decision(app, file, seen, is_deaf=self._is_deaf(look, file, sums))
         wanted = decision.replicas if self._knows_all(now_s) else min(decision.replicas, look.target)
         least = min(app.settings.min_replicas, wanted)
-        alive, draining = self._alive(look.app, now_s)
+        told = self._told(now_s, DRAIN_S)
+        alive, draining = told.holding.get(look.app, 0), told.draining.get(look.app, 0)
         claim = Claim(app.units, app.priority, least, wanted, draining=draining, alive=alive)
         granted = self._ledger.grant(look.app, claim, target=look.target, now_s=now_s)
         if granted != look.target:
@@ -130,13 +132,11 @@ class Desk:
 
     def _observe(self, look: Look, app: ScaledApp, *, file: _File, sums: Sums) -> Observation:
         now_s = file.looked_s
-        held = self._held(look.app, now_s)
-        if app.deployment not in (LLM, ROUTER):
+        held = float(self._told(now_s, HELD_S).held.get(look.app, 0))
+        if app.deployment == LLM and not look.replicas:
+            held = max(held, look.queued())  # only then do calls wait at its handle, for requests that Routers hold as well
+        elif app.deployment not in (LLM, ROUTER):
             held += look.queued()
-        elif (
-            app.deployment == LLM and not look.replicas
-        ):  # only then do calls wait at its handle, for requests that Routers hold as well
-            held = max(held, look.queued())
         self._count(file, file.reports.arrived + held)
         return Observation(
             now_s=now_s,
@@ -165,9 +165,10 @@ class Desk:
         file.is_deaf = is_deaf
         return is_deaf
 
-    def _held(self, app: str, now_s: float) -> float:
+    def _told(self, now_s: float, within_s: float) -> Held:
+        """Return what Rollouts has said; of longer ago than that, nothing."""
         held = self.feed.held
-        return float(held.held.get(app, 0)) if held is not None and self._is_heard(now_s, HELD_S) else 0.0
+        return held if held is not None and now_s - self._held_seen[1] <= within_s else NOTHING
 
     def _hear(self, document: ScalingDocument, now_s: float) -> None:
         """Take what the feed has brought since the last look."""
@@ -180,18 +181,7 @@ class Desk:
         if self.feed.held_news != self._held_seen[0]:
             self._held_seen = self.feed.held_news, now_s
         asked = [app for app, each in document.apps.items() if not _is_none(each)]
-        draining = self.feed.held.draining if self.feed.held is not None and self._is_heard(now_s, DRAIN_S) else {}
-        self._ledger.keep(asked, draining, now_s=now_s)
-
-    def _is_heard(self, now_s: float, within_s: float) -> bool:
-        return now_s - self._held_seen[1] <= within_s
-
-    def _alive(self, app: str, now_s: float) -> tuple[int, int]:
-        """Return the replicas that the directory names, and those of them that drain; old news say nothing."""
-        held = self.feed.held
-        if held is None or not self._is_heard(now_s, DRAIN_S):
-            return 0, 0
-        return held.holding.get(app, 0), held.draining.get(app, 0)
+        self._ledger.keep(asked, self._told(now_s, DRAIN_S).draining, now_s=now_s)
 
     def _show(self, file: _File, seen: Observation, decision: Decision, *, granted: int) -> None:
         file.shown = {

@@ -80,8 +80,9 @@ class Flow:
             return 0.0
         window_s = min(max(MINUTE_S, service_s), KEEP_S)
         rate = self._count(window_s) / max(self._span_s(window_s), SHORT_S[-1])
+        dispersion = self.dispersion()
         for short_s in SHORT_S:  # the shortest has the last word
-            low, high = self._range(short_s)
+            low, high = self._range(short_s, dispersion)
             rate = max(low, min(rate, high))
         return rate
 
@@ -130,9 +131,9 @@ class Flow:
         variance = sum(kept) / len(kept) / 2 * TRIMMED
         return min(MOST_DISPERSION, max(1.0, variance * len(counts) / total))
 
-    def _range(self, window_s: float) -> tuple[float, float]:
+    def _range(self, window_s: float, dispersion: float) -> tuple[float, float]:
         """Return the rates between which that of the last seconds lies, chance left out."""
-        count, dispersion = self._count(window_s), self.dispersion()
+        count = self._count(window_s)
         # What was seen of a shorter time than the window says little yet, so the window counts as its full length.
         span_s = max(self._span_s(window_s), SHORT_S[-1])
         chance = SURE * math.sqrt(count * dispersion)

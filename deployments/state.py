@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from autoscaling.feed import ClusterStore
 from serve_app.documents.blobs import BlobStore
-
-NAMESPACE = b"manta"
 
 
 class StateStore(Protocol):
@@ -28,18 +27,16 @@ class ClusterState:
     It lives as long as the cluster, through a restart of the head only with GCS fault tolerance.
     """
 
+    def __init__(self) -> None:
+        self._store = ClusterStore()
+
     async def put(self, key: str, data: bytes) -> None:
         """Store a value."""
-        from ray.experimental.internal_kv import _internal_kv_put
-
-        await asyncio.to_thread(_internal_kv_put, key.encode(), data, namespace=NAMESPACE)
+        await asyncio.to_thread(self._store.put, key, data)
 
     async def get(self, key: str) -> bytes | None:
         """Return a value."""
-        from ray.experimental.internal_kv import _internal_kv_get
-
-        found: bytes | None = await asyncio.to_thread(_internal_kv_get, key.encode(), namespace=NAMESPACE)
-        return found
+        return await asyncio.to_thread(self._store.get, key)
 
 
 class BlobState:

@@ -87,21 +87,6 @@ def read_csv(path: Path) -> Trace:
     return _trace(path.stem, rows, from_first=layout.from_first)
 
 
-def write_csv(trace: Trace, path: Path) -> None:
-    """Write a trace in our own format, so that reading it gives the same requests. Raises OSError."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(FORMATS[0].columns)
-        writer.writerows(
-            zip(
-                (repr(at_s) for at_s in trace.arrivals_s.tolist()),
-                trace.prompt_tokens.tolist(),
-                trace.output_tokens.tolist(),
-                strict=True,
-            )
-        )
-
-
 def _parse(lines: Iterator[list[str]], name: str) -> tuple[Format, list[Row]]:
     header = [column.strip() for column in next(lines, [])]
     for layout in FORMATS:
