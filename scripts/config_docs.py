@@ -185,7 +185,7 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(args[0])}"
     if get_origin(annotation) is dict:
         return "fields"
-    if args and all(isinstance(arg, str) for arg in args):
+    if args and all(isinstance(arg, str | int) for arg in args):
         return " or ".join(f"`{arg}`" for arg in args)
     words = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", AwareDatetime: "time with its zone"}
     return words.get(annotation) or _type(args[0])
