@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from deployments.ray_metrics import ray_metric
 from serve_app.metrics import (
     ROLLOUT_DECISIONS,
     ROLLOUT_EVIDENCE,
@@ -42,7 +43,7 @@ class RolloutMetrics:
     """Exports through Ray's own metrics, which KubeRay setups scrape already."""
 
     def __init__(self, make: Callable[[Metric], Any] | None = None) -> None:
-        self._metrics = {metric: (make or _ray_metric)(metric) for metric in ROLLOUTS}
+        self._metrics = {metric: (make or ray_metric)(metric) for metric in ROLLOUTS}
         self._totals: dict[tuple[Metric, tuple[str, ...]], float] = {}
 
     def show(self, controller: Controller, gathering: Gathering) -> None:
@@ -85,10 +86,3 @@ def _of_rollout(controller: Controller, name: str) -> Iterator[Sample]:
         for reading in assessment.readings:
             if reading.evidence_needed:
                 yield Sample(ROLLOUT_EVIDENCE, (name, reading.gate), reading.evidence / reading.evidence_needed)
-
-
-def _ray_metric(metric: Metric) -> Any:
-    from ray.util.metrics import Counter, Gauge
-
-    kind = Counter if metric.kind == "counter" else Gauge
-    return kind(metric.name, description=metric.help, tag_keys=metric.labels)

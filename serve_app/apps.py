@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from deployments.llm.placement import actor_options
+from deployments.llm.placement import actor_options, placement_of
 from deployments.names import DOCUMENTS_APP, LIMITS_APP, RETRIEVER_APP, ROLLOUTS_APP, ROUTER_APP, embedder_app, llm_app
 from deployments.scaling_document import scaling_document
 from serve_app.config import (
@@ -92,7 +92,9 @@ def cpus_needed(schema: Json) -> float:
         for deployment in app["deployments"]:
             scaling = deployment.get("autoscaling_config", {})
             replicas = scaling.get("max_replicas", deployment.get("num_replicas", 1))
-            total += replicas * deployment["ray_actor_options"].get("num_cpus", 1)
+            own = deployment["ray_actor_options"].get("num_cpus", 1)
+            stages = deployment.get("placement_group_bundles", [{"CPU": own}])
+            total += replicas * sum(bundle["CPU"] for bundle in stages)
     return total
 
 
@@ -137,7 +139,7 @@ def _embedder_app(embedder: EmbedderConfig, *, is_budgeted: bool) -> Json:
         "name": "Embedder",
         **_replicas(embedder, is_budgeted=is_budgeted and embedder.accelerator is not None),
         "max_ongoing_requests": 256,
-        "ray_actor_options": actor_options(cpus=float(embedder.threads), accelerator=embedder.accelerator, ranks=1),
+        "ray_actor_options": actor_options(cpus=float(embedder.threads), accelerator=embedder.accelerator),
     }
     args = {"config": embedder.model_dump(mode="json", exclude={"replicas", "autoscaling"})}
     return _app(embedder_app(embedder.name), "build_embedder", args=args, deployment=deployment)
@@ -183,9 +185,7 @@ def _llm_app(model: ModelConfig, variant: VariantConfig, *, is_budgeted: bool) -
         "max_ongoing_requests": _MANY,
         # Serve waits this long for the destructor, which waits for open streams.
         "graceful_shutdown_timeout_s": variant.drain_timeout_s,
-        "ray_actor_options": actor_options(
-            cpus=variant.cpus * variant.engine.ranks, accelerator=variant.accelerator, ranks=variant.engine.ranks
-        ),
+        **placement_of(variant).options(),
     }
     args = {"model": model.name, "config": variant.model_dump(mode="json", exclude=set(NOT_IN_ARGS))}
     return _app(llm_app(model.name, variant.name), "build_llm", args=args, deployment=deployment)

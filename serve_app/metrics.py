@@ -51,3 +51,10 @@ ROLLOUTS = (
     VARIANT_REQUESTS,
     SHADOW_REQUESTS,
 )
+
+REPLICA_START = Metric(
+    "manta_replica_start_seconds", "gauge", "What the phases of a replica's start took.", ("model", "variant", "phase")
+)
+REPLICA_DOWNLOAD = Metric(
+    "manta_replica_download_bytes", "gauge", "Weights on this node, and weights in all.", ("model", "variant", "of")
+)

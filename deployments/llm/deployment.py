@@ -7,21 +7,29 @@ from typing import Any
 from autoscaling.signals import SafeSignals, engine_signals
 from deployments.handles import HandleDirectory
 from deployments.llm.engine import Engine
+from deployments.llm.phases import StartPhases
 from deployments.llm.replica import LlmReplica, ReplicaIdentity
+from deployments.llm.stages import RayStages, own_host
+from deployments.llm.start_metrics import StartMetrics
 from deployments.names import ROLLOUTS_APP
 from serve_app.config import VariantConfig
 from serve_app.settings import read_settings
 
 
-def build_engine(model: str, config: VariantConfig) -> Engine:
+def build_engine(identity: ReplicaIdentity, config: VariantConfig) -> Engine:
     """Return the engine of a variant; nothing heavy is imported for kinds that are not asked for."""
+    model = identity.model
     if config.engine.kind == "simulated":
         from deployments.llm.simulated import SimulatedEngine
 
         return SimulatedEngine(model, config.engine.simulated)
     from deployments.llm.vllm import VllmEngine
 
-    return VllmEngine(model, config)
+    stages = None
+    if config.engine.pipeline_parallel_size > 1:
+        stages = RayStages(model, config, host=identity.host, name=identity.replica_id)
+    phases = StartPhases(timeout_s=config.engine.start_timeout_s, on_end=StartMetrics(model, config.name).ended)
+    return VllmEngine(model, config, stages=stages, phases=phases)
 
 
 class LLM:
@@ -29,7 +37,6 @@ class LLM:
 
     async def __init__(self, model: str, config: dict[str, Any]) -> None:  # type: ignore[misc]
         """Start the engine; Serve allows this constructor to be async and calls the replica ready when it returns."""
-        import ray
         from ray import serve
 
         variant = VariantConfig.model_validate(config)
@@ -37,10 +44,10 @@ class LLM:
         identity = ReplicaIdentity(
             replica_id=serve.get_replica_context().replica_id.unique_id,
             model=model,
-            host=settings.replica_host or ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            host=own_host(settings.replica_host),
             token=settings.internal_token,
         )
-        engine = build_engine(model, variant)
+        engine = build_engine(identity, variant)
         self._replica = LlmReplica(identity, variant, engine=engine, directory=HandleDirectory(ROLLOUTS_APP))
         self._signals = SafeSignals(lambda: engine_signals(self._replica.load()))
         await self._replica.start()

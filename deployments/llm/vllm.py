@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deployments.llm.engine import AsgiApp
+from deployments.llm.phases import StartPhases
 from deployments.llm.sources import weights_folder
+from deployments.llm.stages import Rendezvous, Stages
 from deployments.rate import Rate
 from serve_app.config import EngineConfig, VariantConfig, source_kind
 from serve_app.contracts import EngineLoad
@@ -23,29 +26,73 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray.serve")
 
 
+class EngineEnded(RuntimeError):
+    """A part of the engine has ended, so all of it has."""
+
+
 class VllmEngine:
     """An Engine backed by vLLM 0.29. vllm is imported when the engine starts, never before."""
 
-    def __init__(self, model: str, config: VariantConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        model: str,
+        config: VariantConfig,
+        *,
+        stages: Stages | None = None,
+        phases: StartPhases | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``stages``: the others of a replica that has several."""
         self._model = model
         self._config = config
+        self._stages = stages
+        self._phases = phases or StartPhases(timeout_s=config.engine.start_timeout_s, clock=clock)
         self._llm: AsyncLLM | None = None
         self._latest = _LatestStats(Rate(clock=clock))
+        self._watch: asyncio.Task[None] | None = None
+        self._failure = ""
 
     async def start(self) -> AsgiApp:
-        """Load the weights, start the engine's processes and return vLLM's app.
+        """Load the weights, start the engine's processes, generate a few tokens, and return vLLM's app.
 
         Raises:
             PlatformError: the weights are missing.
+            StartTimeout: it took longer than ``engine.start_timeout_s``.
+            EngineEnded: another stage ended meanwhile.
             Exception: whatever vLLM says of a configuration it cannot run.
         """
-        engine = self._config.engine
-        folder = await asyncio.to_thread(weights_folder, self._config.source)  # may download for minutes
-        _set_environment(engine, is_local=source_kind(self._config.source) != "hub")
-        args = _parse_args(self._model, folder, engine)
-        self._llm = _new_llm(args, self._latest)
-        await _warm_up(self._llm)
+        async with self._phases.phase("download"):
+            folder = await asyncio.to_thread(weights_folder, self._config.source)
+        async with self._phases.phase("load"):
+            rendezvous = self._stages.start() if self._stages is not None else None
+            set_environment(self._config, host=rendezvous.host if rendezvous is not None else None)
+            args = await asyncio.to_thread(
+                parse_arguments, self._model, str(folder), engine=self._config.engine, rendezvous=rendezvous
+            )
+            self._llm = await self._load(args)
+        async with self._phases.phase("warm-up"):
+            await _warm_up(self._llm)
         return await _new_app(self._llm, args)
+
+    async def _load(self, args: Any) -> AsyncLLM:
+        if self._stages is not None:
+            self._watch = asyncio.create_task(self._watch_stages(self._stages))
+        try:
+            # In a thread: it takes minutes, in which the replica tells the directory that it lives.
+            return await asyncio.to_thread(_new_llm, args, self._latest)
+        except asyncio.CancelledError:
+            _kill_processes()  # the thread waits for them
+            raise
+        except Exception as err:
+            if self._failure:
+                raise EngineEnded(self._failure) from err
+            raise
+
+    async def _watch_stages(self, stages: Stages) -> None:
+        """End the engine when a stage has ended: vLLM itself would wait for the stage's answer for minutes."""
+        self._failure = await stages.ended()
+        logger.error("%s: this replica cannot go on", self._failure)
+        _kill_processes()
 
     def load(self) -> EngineLoad:
         """Return what the scheduler last said; nothing unfinished in the front end means that nothing waits or runs."""
@@ -58,14 +105,20 @@ class VllmEngine:
         return replace(load, slots=slots, tokens_per_s=self._latest.tokens.per_s())
 
     async def check_health(self) -> None:
-        """Raise EngineDeadError when the engine's process is gone."""
+        """Raise EngineDeadError when a process of the engine is gone, EngineEnded when another stage is."""
+        if self._failure:
+            raise EngineEnded(self._failure)
         if self._llm is not None:
             await self._llm.check_health()
 
     async def stop(self) -> None:
-        """End the engine's processes."""
+        """End the engine's processes, on every node."""
+        if self._watch is not None:
+            self._watch.cancel()
         if self._llm is not None:
             self._llm.shutdown(timeout=5.0)
+        if self._stages is not None:
+            self._stages.stop()
 
 
 class _LatestStats:
@@ -116,17 +169,23 @@ async def _warm_up(llm: AsyncLLM) -> None:
             pass
 
 
-def _set_environment(engine: EngineConfig, *, is_local: bool) -> None:
-    # vLLM reads these when it is imported. What an operator has set wins.
+def set_environment(config: VariantConfig, *, host: str | None) -> None:
+    """Set what vLLM reads from the environment when it is imported. What an operator has set wins.
+
+    ``host``: this node's address for the other stages; None where there are none.
+    """
+    engine = config.engine
     os.environ.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", str(int(engine.start_timeout_s)))
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "1")
-    if is_local:
+    if host is not None:
+        os.environ.setdefault("VLLM_HOST_IP", host)
+    if source_kind(config.source) != "hub":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def _parse_args(model: str, folder: str, engine: EngineConfig) -> Any:
+def parse_arguments(model: str, folder: str, *, engine: EngineConfig, rendezvous: Rendezvous | None) -> Any:
     """Return vLLM's own parsed arguments, so that its defaults and checks are the ones of `vllm serve`."""
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -138,6 +197,10 @@ def _parse_args(model: str, folder: str, engine: EngineConfig) -> Any:
     args.pipeline_parallel_size = engine.pipeline_parallel_size
     args.dtype, args.enforce_eager = engine.dtype, engine.enforce_eager
     args.max_model_len, args.max_num_seqs = engine.max_model_len, engine.max_num_seqs
+    if rendezvous is not None:
+        args.distributed_executor_backend = "mp"
+        args.nnodes, args.node_rank = rendezvous.stages, rendezvous.stage
+        args.master_addr, args.master_port = rendezvous.host, rendezvous.port
     for name, value in engine.engine_args.items():
         if not hasattr(args, name):
             raise ValueError(f"engine_args: vLLM has no engine argument {name!r}")
@@ -151,6 +214,12 @@ def parse_section(parser: Any, name: str, section: dict[str, Any]) -> Any:
         return getattr(parser.parse_args([f"--{name.replace('_', '-')}", json.dumps(section)]), name)
     except SystemExit as err:
         raise ValueError(f"engine_args.{name}: vLLM refuses the value; its own words are in the lines above") from err
+
+
+def _kill_processes() -> None:
+    """End the engine's processes now; this process has no other children of multiprocessing."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _new_llm(args: Any, latest: _LatestStats) -> AsyncLLM:
