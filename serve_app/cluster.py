@@ -24,6 +24,7 @@ from serve_app.settings import INTERNAL_TOKEN, REPLICA_HOST, new_token
 START_TIMEOUT_S = 180.0
 MAX_FOLDER_CHARS = 13
 MOST_CONNECTIONS = 20_000
+OBJECT_STORE_BYTES = 256 * 2**20
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -137,6 +138,7 @@ class LocalCluster:
         self._num_gpus = num_gpus
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}  # of the node's processes, once it starts
         self._take_place()
 
     def _take_place(self) -> None:
@@ -167,13 +169,14 @@ class LocalCluster:
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "serve_app.watchdog", str(self.folder), *self._ray_command()]
+        environment = self.environment = self._environment()
         with tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=self._environment(),
+                env=environment,
                 cwd=ROOT,
                 start_new_session=True,  # Ctrl-C and a closed terminal are for the owner
             )
@@ -243,11 +246,29 @@ class LocalCluster:
             "max-worker-port": 0,
             "num-cpus": max(os.cpu_count() or 1, int(self._num_cpus) + 1),
             **({} if self._num_gpus is None else {"num-gpus": self._num_gpus}),
-            "object-store-memory": 256 * 1024 * 1024,
+            "object-store-memory": OBJECT_STORE_BYTES,
             "temp-dir": self.folder / "ray",
         }
         flags = [f"--{name}={value}" for name, value in options.items()]
         return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", *flags]
+
+    def join_command(self, num_cpus: int) -> list[str]:
+        """Return the command of a further node of the running cluster on this machine; it needs ``environment``."""
+        agent, agent_grpc, metrics, node_manager, object_manager = free_ports(5)
+        options = {
+            "address": f"127.0.0.1:{self._gcs_port}",
+            "dashboard-agent-listen-port": agent,
+            "dashboard-agent-grpc-port": agent_grpc,
+            "metrics-export-port": metrics,
+            "node-manager-port": node_manager,
+            "object-manager-port": object_manager,
+            "min-worker-port": 0,
+            "max-worker-port": 0,
+            "num-cpus": num_cpus,
+            "object-store-memory": OBJECT_STORE_BYTES,
+        }
+        flags = [f"--{name}={value}" for name, value in options.items()]
+        return [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *flags]
 
     def _environment(self) -> dict[str, str]:
         for name in ("h", "t"):
