@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from serve_app.serve_settings import SERVE_SETTINGS
 from serve_app.settings import INTERNAL_TOKEN, REPLICA_HOST, new_token
 
 START_TIMEOUT_S = 180.0
@@ -70,25 +71,6 @@ def require_free(port: int, host: str, *, option: str = "--port") -> None:
             raise ClusterError(
                 f"port {port} is in use ({err.strerror}); stop what listens there or choose another with {option}"
             ) from err
-
-
-# Settings of Serve that Manta needs on every node; they are read when Ray's processes start.
-SERVE_SETTINGS = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    # HAProxy restarts at every change of replicas; its old process must live as long as the longest stream.
-    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
-    "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "300",
-    # How long a replica that stops stays reachable before its drain begins. HAProxy hears of it within a second and
-    # retries refused connections elsewhere, so the default of 30 s only makes every scaling step slower.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
-    # A policy is only as quick as its news; the default is 10 s.
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-    # Ray lets clients set time limits, keep work running that they have left, and choose replicas, all by headers.
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.rest.edge.middlewares",
-    # Every deployment that is an app's first one gets a gRPC server; the default takes messages of 2 GiB.
-    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(64 * 2**20),
-}
 
 
 def most_connections(open_files: int) -> int:
@@ -218,10 +200,19 @@ class LocalCluster:
         found: dict[str, Any] = answer.json()["applications"]
         return found
 
+    def nodes(self) -> list[dict[str, float]]:
+        """Return the total resources of every living node, by Ray's names."""
+        answer = self._api("GET", "/api/v0/nodes?detail=1", timeout_s=60.0)
+        answer.raise_for_status()
+        found = answer.json()["data"]["result"]["result"]
+        return [node["resources_total"] for node in found if node["state"] == "ALIVE"]
+
     def _serve_api(self, method: str, *, timeout_s: float, json: Any = None) -> httpx.Response:
-        url = f"{self.dashboard_url}/api/serve/applications/"
+        return self._api(method, "/api/serve/applications/", timeout_s=timeout_s, json=json)
+
+    def _api(self, method: str, path: str, *, timeout_s: float, json: Any = None) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.token}"}
-        return httpx.request(method, url, json=json, headers=headers, timeout=timeout_s)
+        return httpx.request(method, self.dashboard_url + path, json=json, headers=headers, timeout=timeout_s)
 
     def _answers(self) -> bool:
         try:

@@ -6,12 +6,13 @@ import importlib.metadata
 import shutil
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from deployments.llm.placement import placement_of
 from serve_app.apps import Json, build_schema, cpus_needed
 from serve_app.cluster import ClusterError, LocalCluster, free_ports, require_free
 from serve_app.config import ANY_ACCELERATOR, ModelConfig, PlatformConfig
@@ -105,6 +106,7 @@ def run(config: PlatformConfig, *, host: str, port: int, grpc_port: int | None =
         console.print(f"starting Ray and {len(schema['applications'])} applications; on CPU this takes minutes")
         with console.status("starting Ray"):
             cluster.start()
+        require_room(config, cluster.nodes())
         running = Running(config, schema, cluster=cluster, console=console)
         cluster.deploy(schema)
         if running.grpc_target:
@@ -154,6 +156,16 @@ def _accelerated(model: ModelConfig, accelerator: str) -> ModelConfig:
         for v in model.variants
     )
     return model.model_copy(update={"variants": tuple(variants)})
+
+
+def require_room(config: PlatformConfig, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Raise CommandError for the variants that no node can hold: a cluster on one machine never grows."""
+    for model in config.models:
+        for variant in model.variants:
+            if (missing := placement_of(variant).unfit(nodes)) is not None:
+                has = ", ".join(f"{node.get('GPU', 0):g} accelerators and {node['CPU']:g} CPU" for node in nodes)
+                fix = "change its accelerator or parallel sizes, or run it where there are such nodes"
+                raise CommandError(f"{model.name}.{variant.name} can never start: {missing}; this machine has {has}; {fix}")
 
 
 def require_disk(cluster: LocalCluster) -> None:

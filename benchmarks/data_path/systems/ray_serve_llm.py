@@ -17,7 +17,8 @@ import psutil
 from benchmarks.data_path import vllm_engine
 from benchmarks.data_path.contracts import Endpoint, Engine, FakeSpec
 from benchmarks.data_path.systems.program import StartError, wait_for_chat
-from serve_app.cluster import SERVE_SETTINGS, LocalCluster, free_ports
+from serve_app.cluster import LocalCluster, free_ports
+from serve_app.serve_settings import SERVE_SETTINGS
 
 Mode = Literal["default", "tuned", "direct"]
 

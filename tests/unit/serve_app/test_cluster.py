@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from serve_app.cluster import (
-    SERVE_SETTINGS,
     ClusterError,
     free_ports,
     most_connections,
@@ -15,6 +14,7 @@ from serve_app.cluster import (
     serve_environment,
     short_folder,
 )
+from serve_app.serve_settings import SERVE_SETTINGS
 
 
 def test_free_ports_are_distinct_and_below_the_ephemeral_range() -> None:

@@ -10,7 +10,7 @@ from serve_app.apps import build_schema
 from serve_app.cluster import ClusterError
 from serve_app.commands.client import connect
 from serve_app.commands.demo import how_to_go_on, with_key
-from serve_app.commands.run import Running, failure, needs_gpu, own_grpc_port, with_accelerator
+from serve_app.commands.run import Running, failure, needs_gpu, own_grpc_port, require_room, with_accelerator
 from serve_app.config import AuthConfig, PlatformConfig
 from serve_app.credentials import KeyRing
 from serve_app.errors import CommandError
@@ -148,3 +148,12 @@ def test_on_vllms_gpu_build_variants_without_an_accelerator_take_any_gpu() -> No
 )
 def test_only_the_gpu_build_needs_a_gpu(builds: set[str], needed: bool) -> None:
     assert needs_gpu(builds) is needed
+
+
+def test_what_this_machine_can_never_hold_is_said_before_anything_waits_for_it() -> None:
+    variants = [{"name": "stable", "source": "org/model", "accelerator": "any", "engine": {"tensor_parallel_size": 2}}]
+    config = PlatformConfig.model_validate({"models": [{"name": "chat", "variants": variants}]})
+    require_room(config, [{"CPU": 8.0, "GPU": 2.0}])
+    told = "chat.stable can never start: it needs a node with 2 accelerators and 2 CPU, and there is none"
+    with pytest.raises(CommandError, match=f"{told}; this machine has 1 accelerators and 8 CPU; change"):
+        require_room(config, [{"CPU": 8.0, "GPU": 1.0}])
