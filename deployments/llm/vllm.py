@@ -16,6 +16,7 @@ from deployments.llm.engine import AsgiApp
 from deployments.llm.phases import StartPhases
 from deployments.llm.sources import weights_folder
 from deployments.llm.stages import Rendezvous, Stages
+from deployments.llm.worker_extension import StageExtension
 from deployments.rate import Rate
 from serve_app.config import EngineConfig, VariantConfig, source_kind
 from serve_app.contracts import EngineLoad
@@ -71,6 +72,8 @@ class VllmEngine:
             )
             self._llm = await self._load(args)
         async with self._phases.phase("warm-up"):
+            if rendezvous is not None:
+                await self._llm.collective_rpc(StageExtension.prepare_stage.__name__)
             await _warm_up(self._llm)
         return await _new_app(self._llm, args)
 
@@ -160,13 +163,13 @@ class _LatestStats:
 
 async def _warm_up(llm: AsyncLLM) -> None:
     """Generate two tokens: the first forward passes allocate and compile, and no client should wait for that."""
+    if "generate" not in await llm.get_supported_tasks():
+        return
     from vllm import SamplingParams
 
-    tasks = await llm.get_supported_tasks()
-    if "generate" in tasks:
-        params = SamplingParams(max_tokens=2, ignore_eos=True)
-        async for _ in llm.generate({"prompt_token_ids": [0, 1, 2, 3]}, params, request_id="warm-up"):
-            pass
+    params = SamplingParams(max_tokens=2, ignore_eos=True)
+    async for _ in llm.generate({"prompt_token_ids": [0, 1, 2, 3]}, params, request_id="warm-up"):
+        pass
 
 
 def set_environment(config: VariantConfig, *, host: str | None) -> None:
@@ -201,6 +204,7 @@ def parse_arguments(model: str, folder: str, *, engine: EngineConfig, rendezvous
         args.distributed_executor_backend = "mp"
         args.nnodes, args.node_rank = rendezvous.stages, rendezvous.stage
         args.master_addr, args.master_port = rendezvous.host, rendezvous.port
+        args.worker_extension_cls = f"{StageExtension.__module__}.{StageExtension.__qualname__}"
     for name, value in engine.engine_args.items():
         if not hasattr(args, name):
             raise ValueError(f"engine_args: vLLM has no engine argument {name!r}")

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from deployments.llm.vllm import VllmEngine, parse_section
-from serve_app.config import VariantConfig
+from deployments.llm.phases import StartTimeout
+from deployments.llm.stages import Rendezvous
+from deployments.llm.vllm import EngineEnded, VllmEngine, parse_section
+from serve_app.config import EngineConfig, VariantConfig
 from serve_app.contracts import EngineLoad
 from tests.unit.deployments.clock import Clock
 
@@ -84,3 +88,103 @@ def test_tokens_are_counted_over_the_last_seconds() -> None:
     assert made.load().tokens_per_s == pytest.approx(70, rel=0.05)
     clock.now_s += 60
     assert made.load().tokens_per_s == 0
+
+
+class FakeStages:
+    """Stages that end when they are told to."""
+
+    def __init__(self) -> None:
+        self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.is_stopped = False
+
+    def start(self) -> Rendezvous:
+        return Rendezvous("10.0.0.1", 4711, stages=2)
+
+    async def ended(self) -> str:
+        return await self.end
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+
+class FakeLlm:
+    """The parts of AsyncLLM that a start and an end use."""
+
+    def __init__(self) -> None:
+        self.is_shut_down = False
+        self.prepared = ""
+
+    async def get_supported_tasks(self) -> tuple[str, ...]:
+        return ()
+
+    async def check_health(self) -> None:
+        return None
+
+    async def collective_rpc(self, method: str) -> None:
+        self.prepared = method
+
+    def shutdown(self, timeout: float) -> None:
+        self.is_shut_down = timeout > 0
+
+
+STAGED = VariantConfig(name="stable", source="org/model", engine=EngineConfig(pipeline_parallel_size=2))
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Fake what an engine is made of; the event says that its processes were killed."""
+    event = threading.Event()
+
+    async def app(llm: object, args: object) -> object:
+        return args
+
+    monkeypatch.setattr("deployments.llm.vllm.set_environment", lambda config, *, host: None)
+    monkeypatch.setattr("deployments.llm.vllm.parse_arguments", lambda model, folder, **more: more["rendezvous"])
+    monkeypatch.setattr("deployments.llm.vllm._new_app", app)
+    monkeypatch.setattr("deployments.llm.vllm._kill_processes", event.set)
+    return event
+
+
+async def test_a_stage_that_ends_while_the_engine_loads_ends_the_start_with_its_reason(
+    killed: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(args: object, latest: object) -> None:
+        assert killed.wait(30)
+        raise RuntimeError("Engine core initialization failed")
+
+    monkeypatch.setattr("deployments.llm.vllm._new_llm", load)
+    stages = FakeStages()
+    made = VllmEngine("chat", STAGED, stages=stages)
+    start = asyncio.create_task(made.start())
+    stages.end.set_result("stage 1 ended: no space left")
+    with pytest.raises(EngineEnded, match="stage 1 ended: no space left"):
+        await start
+    await made.stop()
+    assert stages.is_stopped
+
+
+async def test_a_stage_that_ends_later_makes_the_replica_ill(killed: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = FakeLlm()
+    monkeypatch.setattr("deployments.llm.vllm._new_llm", lambda args, latest: llm)
+    stages = FakeStages()
+    made = VllmEngine("chat", STAGED, stages=stages)
+    app: object = await made.start()
+    assert (app, llm.prepared) == (Rendezvous("10.0.0.1", 4711, stages=2), "prepare_stage")
+    await made.check_health()
+    stages.end.set_result("stage 1 ended: one of its ranks died")
+    await asyncio.to_thread(killed.wait, 30)
+    with pytest.raises(EngineEnded, match="one of its ranks died"):
+        await made.check_health()
+    await made.stop()
+    assert llm.is_shut_down
+    assert stages.is_stopped
+
+
+async def test_a_start_that_takes_too_long_kills_what_it_waits_for(
+    killed: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.llm.vllm._new_llm", lambda args, latest: killed.wait(30))
+    config = STAGED.model_copy(update={"engine": EngineConfig(start_timeout_s=0.05)})
+    with pytest.raises(StartTimeout, match="load has run"):
+        await VllmEngine("chat", config).start()
+    assert killed.is_set()
