@@ -25,7 +25,7 @@ NODE_CPUS = 2
 
 
 class EnginePlatform:
-    """A platform whose cluster may have a second node; then each of them has room for ``NODE_CPUS``."""
+    """A platform whose cluster may have a second node; then each of them has room for ``NODE_CPUS``, and for what is small."""
 
     def __init__(self, config: dict[str, Any], *, has_two_nodes: bool = False, env: Mapping[str, str] | None = None) -> None:
         self.port = free_ports(1)[0]
@@ -60,7 +60,7 @@ class EnginePlatform:
     def _add_node(self) -> None:
         folder = tempfile.mkdtemp(prefix="mn-", dir="/tmp")
         self._second = subprocess.Popen(
-            [sys.executable, "-m", "serve_app.watchdog", folder, *self.cluster.join_command(NODE_CPUS)],
+            [sys.executable, "-m", "serve_app.watchdog", folder, *self.cluster.join_command(NODE_CPUS + 1)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
