@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 import pytest
@@ -10,10 +11,30 @@ from tests.e2e.two_nodes import engine_platform, ranks
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
 
-PROMPTS = [
-    f"{verb} {noun}" for verb in ("import", "What is", "def", "The module") for noun in ("os", "json", "math", "re", "io")
+NAMES = [
+    "abs",
+    "all",
+    "any",
+    "bin",
+    "chr",
+    "dir",
+    "divmod",
+    "format",
+    "hash",
+    "hex",
+    "iter",
+    "len",
+    "max",
+    "min",
+    "next",
+    "oct",
+    "ord",
+    "pow",
+    "round",
+    "sum",
 ]
-TOKENS = 8
+PROMPTS = [f"{name}: {getattr(builtins, name).__doc__}"[:400] for name in NAMES]
+TOKENS = 16
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,9 @@ class EnginePlatform:
 
         def ask(prompt: str) -> list[int]:
             body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "return_token_ids": True}
-            answer = httpx.post(f"{self.url}/v1/completions", json={**body, "ignore_eos": True}, timeout=900)
+            # Without the penalty a small model says one word again and again.
+            body |= {"ignore_eos": True, "repetition_penalty": 1.3}
+            answer = httpx.post(f"{self.url}/v1/completions", json=body, timeout=900)
             assert answer.status_code == 200, answer.text
             tokens: list[int] = answer.json()["choices"][0]["token_ids"]
             return tokens
