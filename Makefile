@@ -12,7 +12,7 @@ TESTS      := $(BIN)/python -B scripts/run_tests.py
 SOURCES    := scripts tests $(wildcard serve_app deployments autoscaling loadtests models benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install fmt lint type test test-ray test-e2e test-clients clients cov check proto golden lock clean python
+.PHONY: help run install fmt lint type test test-ray test-e2e test-clients chart-test chart clients cov check proto golden lock clean python
 
 help: ## Show this table
 	@printf 'Manta: multi-model LLM and RAG serving on Ray Serve and vLLM\n\n'
@@ -59,6 +59,16 @@ test-clients: python ## Other people's clients, unmodified, and REST against gRP
 	@$(BIN)/python -B -m scripts.client_env
 	@$(TESTS) matrix
 
+chart-test: python ## The Helm chart under the real Helm engine, without a cluster
+	@$(SETUP_TEST)
+	@$(TESTS) chart
+
+chart: python ## Write the chart's schema, its README and the pages made from it
+	@$(SETUP_TEST)
+	$(BIN)/python -B -m scripts.chart_schema
+	$(BIN)/python -B -m scripts.chart_docs
+	$(BIN)/python -B -m scripts.values_errors
+
 clients: python ## Make .clients, with the clients that cannot live in .venv
 	@$(SETUP_TEST)
 	@$(BIN)/python -B -m scripts.client_env
@@ -69,7 +79,7 @@ cov: python ## Unit and Ray tests with branch coverage
 	@$(TESTS) unit integration --cov --cov-append --cov-report=
 	@$(BIN)/coverage report
 
-check: lint type test ## What CI runs: lint, type and test
+check: lint type test chart-test ## What CI runs: lint, type, test and chart-test
 
 proto: python ## Generate the gRPC modules from the .proto files
 	@$(SETUP_DEV)
@@ -77,7 +87,7 @@ proto: python ## Generate the gRPC modules from the .proto files
 
 golden: python ## Rewrite the golden files of the tests (review the diff)
 	@$(SETUP_TEST)
-	MANTA_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit
+	MANTA_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit tests/chart/test_render.py
 
 lock: python ## Write constraints/cpu.txt anew from a fresh .venv with the newest allowed versions
 	rm -rf .venv constraints/cpu.txt

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from autoscaling.document import ScalingDocument
+from deployments.declared import declared
 from deployments.rollout_metrics import NoMetrics, RolloutMetrics
 from deployments.scaling_feed import ScalingFeed
 from deployments.state import StateStore
@@ -73,25 +73,23 @@ class Rollouts:
         self._ticking: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new routing and scaling documents, in place. Where one is bad both are refused; those before stay in force.
+        """Take a new platform document, in place. One that is bad is refused; the one before stays in force.
 
         Raising would make Serve end this replica and start others that fail as well: nobody would keep the directory.
-        Raises ValueError or KeyError only where there was never a good one.
+        Raises ValueError only where there was never a good one.
         """
         if not self._is_restored:
             await self._restore()
         try:
-            document = RoutingDocument.model_validate(user_config["routing"])
-            RoutingView(document)  # what Routers will make of it: a prompt may be wrong still
-            scaling = ScalingDocument.model_validate(user_config.get("scaling", {}))
-        except (ValueError, KeyError) as err:
+            now = declared(user_config)
+        except ValueError as err:
             if not self._routing:
                 raise
             self._refused = f"the configuration was refused, the one before stays in force: {err}"
             logger.exception("the configuration was refused; the one before stays in force")
         else:
-            await self._take(document)
-            await self._scaling.declare(scaling)
+            await self._take(now.routing)
+            await self._scaling.declare(now.scaling)
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._keep_ticking())
 

@@ -43,6 +43,7 @@ of the chart's values. [platform.yaml](../platform.yaml) is a working example wi
 ```
 manta validate FILE              # a line per model, embedder and pipeline; problems on stderr, exit code 1
 manta validate --no-files FILE   # accepts model folders and prompt files that this machine does not have
+manta validate --no-engines FILE # does not ask vLLM what it says of the engines (engines.md)
 manta render FILE                # the Ray Serve configuration that it stands for
 manta schema                     # JSON Schema, for editors
 ```
@@ -217,7 +218,8 @@ def _limits(info: FieldInfo) -> str:
 
 def _reserved() -> str:
     rows = "\n".join(f"- `{name}`: {why}." for name, why in SET_BY_MANTA.items())
-    return f"`engine_args` may repeat none of the engine's fields above, nor:\n\n{rows}\n"
+    more = "[engines.md](engines.md) has examples, and says what vLLM checks of them."
+    return f"{more}\n\n`engine_args` may repeat none of the engine's fields above, nor:\n\n{rows}\n"
 
 
 def _errors() -> Iterator[str]:

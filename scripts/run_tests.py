@@ -27,6 +27,7 @@ PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 20.0
 NOT_EVERYWHERE = "not (chart or chaos or gpu or slow)"
 MATRIX = f"matrix and {NOT_EVERYWHERE}"
+CHART = "chart and not (chaos or gpu or slow)"
 NO_ENGINE = "not (e2e or vllm or chart or chaos or gpu or slow)"
 SUMMARY = re.compile(r".*\b(?:passed|failed|errors?|skipped|deselected|no tests ran)\b.* in [\d.]+s\b")
 # What Ray may need to take down after its driver left.
@@ -60,6 +61,7 @@ GROUPS = {
         Group("main-job", ("tests/e2e/test_main_job.py",), NOT_EVERYWHERE, limit_s=1_500),
         # A platform of two engines: the one of the other end-to-end tests has to be gone before it starts.
         Group("e2e", ("tests/e2e",), f"not matrix and {NOT_EVERYWHERE}", limit_s=3_600),
+        Group("chart", ("tests/chart",), CHART, limit_s=600),
         Group("matrix", ("tests/e2e/test_clients.py", "tests/e2e/test_parity.py"), MATRIX, limit_s=3_600),
     )
 }

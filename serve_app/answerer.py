@@ -12,6 +12,7 @@ class Answerer:
     model: str | None = None
     variant: str | None = None
     pipeline_version: str | None = None
+    adapter_version: str | None = None
     is_taken: bool = False  # a replica of the variant has the request
     told_variant: str | None = None  # the client has been told this one: no other may answer now
 

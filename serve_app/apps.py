@@ -1,7 +1,10 @@
 """PlatformConfig -> ServeDeploySchema, by pure functions; and the builders that Serve calls by import path.
 
-What may change without a restart (replica counts, autoscaling bounds, the routing document) is written as deployment
+What may change without a restart (replica counts, autoscaling bounds, the platform's document) is written as deployment
 options or user_config. Only what a replica is made of goes into ``args``, because Ray hashes them into the version.
+
+Both hold the operator's document as it was written, without defaults: replicas validate it again and fill them in. So the
+Helm chart, which knows no defaults of ours, renders the same (tests/chart).
 """
 
 from __future__ import annotations
@@ -9,10 +12,11 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
+from deployments.declared import KEY as PLATFORM
 from deployments.llm.placement import actor_options, placement_of
 from deployments.names import DOCUMENTS_APP, LIMITS_APP, RETRIEVER_APP, ROLLOUTS_APP, ROUTER_APP, embedder_app, llm_app
-from deployments.scaling_document import scaling_document
 from serve_app.config import (
+    Config,
     EmbedderConfig,
     ModelConfig,
     PlatformConfig,
@@ -23,11 +27,11 @@ from serve_app.config import (
 )
 from serve_app.config_vector_stores import documents_uri
 from serve_app.errors import OpenToEverybody
-from serve_app.rollout.document import NOT_IN_ARGS, routing_document
+from serve_app.rollout.document import NOT_IN_ARGS
 from serve_app.settings import LOCAL_ONLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ray.serve import Application, Deployment
 
@@ -59,7 +63,8 @@ def build_schema(
         raise OpenToEverybody(http_host)
     is_budgeted = config.scaling.max_accelerators is not None
     apps = [_rollouts_app(config), *(_embedder_app(each, is_budgeted=is_budgeted) for each in config.embedders)]
-    apps += [_llm_app(model, each, is_budgeted=is_budgeted) for model in config.models for each in model.variants]
+    variants = [(model, each) for model in config.models for each in model.variants if _runs(each)]
+    apps += [_llm_app(model, each, is_budgeted=is_budgeted) for model, each in variants]
     if config.pipelines or config.vector_stores:
         apps.append(_retriever_app(config))
     if config.vector_stores:
@@ -108,17 +113,17 @@ def _app(name: str, builder: str, *, args: Json, deployment: Json, route_prefix:
     }
 
 
+def _written(part: Config, *, without: Collection[str] = ()) -> Json:
+    """Return what the operator wrote of a part, as JSON."""
+    return part.model_dump(mode="json", exclude_unset=True, exclude=set(without))
+
+
 def _rollouts_app(config: PlatformConfig) -> Json:
-    # Both are taken in place.
-    user_config = {
-        "routing": routing_document(config).model_dump(mode="json"),
-        "scaling": scaling_document(config).model_dump(mode="json"),
-    }
     deployment = {
         "name": "Rollouts",
         "num_replicas": 1,
         "max_ongoing_requests": _MANY,
-        "user_config": user_config,
+        "user_config": {PLATFORM: _written(config)},  # taken in place
         "ray_actor_options": {"num_cpus": 0.1},
     }
     return _app(ROLLOUTS_APP, "build_rollouts", args={"state_uri": config.rollouts.state_uri}, deployment=deployment)
@@ -141,7 +146,7 @@ def _embedder_app(embedder: EmbedderConfig, *, is_budgeted: bool) -> Json:
         "max_ongoing_requests": 256,
         "ray_actor_options": actor_options(cpus=float(embedder.threads), accelerator=embedder.accelerator),
     }
-    args = {"config": embedder.model_dump(mode="json", exclude={"replicas", "autoscaling"})}
+    args = {"config": _written(embedder, without={"replicas", "autoscaling"})}
     return _app(embedder_app(embedder.name), "build_embedder", args=args, deployment=deployment)
 
 
@@ -155,8 +160,8 @@ def _retriever_app(config: PlatformConfig) -> Json:
     }
     args = {
         "bindings": [list(pair) for pair in bindings],
-        "store": config.vector_store.model_dump(mode="json"),
-        "config": config.retriever.model_dump(mode="json", exclude={"replicas", "autoscaling", "cpus"}),
+        "store": _written(config.vector_store),
+        "config": _written(config.retriever, without={"replicas", "autoscaling", "cpus"}),
     }
     return _app(RETRIEVER_APP, "build_retriever", args=args, deployment=deployment)
 
@@ -170,8 +175,8 @@ def _documents_app(config: PlatformConfig, stores: VectorStoresConfig) -> Json:
         "ray_actor_options": {"num_cpus": stores.cpus},
     }
     args = {
-        "config": stores.model_dump(mode="json", exclude={"cpus", "uri"}),
-        "store": config.vector_store.model_dump(mode="json"),
+        "config": _written(stores, without={"cpus", "uri"}),
+        "store": _written(config.vector_store),
         "uri": documents_uri(stores.uri, config.vector_store.uri),
         "embedder_source": next(e.source for e in config.embedders if e.name == stores.embedder),
     }
@@ -187,8 +192,13 @@ def _llm_app(model: ModelConfig, variant: VariantConfig, *, is_budgeted: bool) -
         "graceful_shutdown_timeout_s": variant.drain_timeout_s,
         **placement_of(variant).options(),
     }
-    args = {"model": model.name, "config": variant.model_dump(mode="json", exclude=set(NOT_IN_ARGS))}
+    args = {"model": model.name, "config": _written(variant, without=NOT_IN_ARGS)}
     return _app(llm_app(model.name, variant.name), "build_llm", args=args, deployment=deployment)
+
+
+def _runs(variant: VariantConfig) -> bool:
+    """Whether a variant is an application at all: Serve takes no number of replicas that is zero."""
+    return variant.autoscaling is not None or variant.replicas > 0
 
 
 def _replicas(stage: Stage, *, is_budgeted: bool = False) -> Json:
@@ -198,8 +208,6 @@ def _replicas(stage: Stage, *, is_budgeted: bool = False) -> Json:
     ``is_budgeted``: its least number is the policy's affair too, since Serve would take accelerators that others hold still.
     """
     scaling = stage.autoscaling
-    if scaling is None and not stage.replicas:
-        return {"num_replicas": 0}  # a range ends at one at least, and a request that waits would have Serve start it
     least, most = (scaling.min_replicas, scaling.max_replicas) if scaling else (stage.replicas, stage.replicas)
     options = {
         "min_replicas": 0 if is_budgeted else least,

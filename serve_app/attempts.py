@@ -35,6 +35,16 @@ class Attempts:
         self._open.setdefault(key, {})[attempt] = None
         return attempt
 
+    def begin_pair(
+        self, key: VariantKey, of_adapter: VariantKey, *, began_s: float, is_stream: bool, is_scored: bool
+    ) -> PairedAttempt:
+        """Return an attempt that has begun for a variant and for a version of an adapter."""
+        adapters = self.begin(of_adapter, began_s=began_s, is_stream=is_stream)
+        attempt = PairedAttempt(self, key, began_s=began_s, is_stream=is_stream, of_adapter=adapters)
+        attempt.is_scored = adapters.is_scored = is_scored
+        self._open.setdefault(key, {})[attempt] = None
+        return attempt
+
     def stats(self, key: VariantKey) -> VariantStats:
         """Return what is being counted for a variant."""
         found = self._stats.get(key)
@@ -67,7 +77,7 @@ class Attempts:
 class Attempt:
     """One attempt. ``piece`` is called for every piece of a stream, so it does little."""
 
-    __slots__ = ("_home", "_is_over", "_tail", "began_s", "first_s", "is_stream", "is_withdrawn", "key",
+    __slots__ = ("_home", "_is_over", "_tail", "began_s", "first_s", "is_scored", "is_stream", "is_withdrawn", "key",
                  "last_s", "limit", "pieces")  # fmt: skip
 
     def __init__(self, home: Attempts, key: VariantKey, *, began_s: float, is_stream: bool) -> None:
@@ -78,6 +88,7 @@ class Attempt:
         self.pieces = 0
         self.limit: Timeout | None = None  # ends the wait for the first byte, where that may be tried elsewhere
         self.is_withdrawn = False
+        self.is_scored = True  # False: its time until the first byte holds the load of an adapter, which says nothing
         self._home = home
         self._tail = (b"", b"", b"")  # the latest pieces: the last choice, the usage and the end may come apart
         self._is_over = False
@@ -92,7 +103,8 @@ class Attempt:
         if not self.pieces:
             self.first_s = now_s
             self.limit = None
-            stats.ttft.observe(now_s - self.began_s)
+            if self.is_scored:
+                stats.ttft.observe(now_s - self.began_s)
         else:
             stats.gaps.observe(now_s - self.last_s)
             if self.pieces == SCORED_GAPS:
@@ -131,7 +143,8 @@ class Attempt:
         self._home.close(self)
 
     def _score(self, stats: VariantStats, tail: bytes, body: bytes) -> None:
-        stats.e2e.observe(self._home.clock() - self.began_s)
+        if self.is_scored:
+            stats.e2e.observe(self._home.clock() - self.began_s)
         if 2 <= self.pieces <= SCORED_GAPS:
             stats.itl.observe((self.last_s - self.first_s) / (self.pieces - 1))
         if body:
@@ -140,9 +153,47 @@ class Attempt:
             stats.finish_reasons[reason.decode()] += 1
 
 
+class PairedAttempt(Attempt):
+    """An attempt of a variant that is one of an adapter's version as well.
+
+    Both count what became of it: who was to blame cannot be seen from outside, and both are judged by comparison only.
+    A variant's faults meet all versions of an adapter alike, and an adapter's all variants, because the two are chosen
+    independently: so neither tips the other's gates. Only a version that cannot be loaded is the adapter's fault alone,
+    unless another variant can load it.
+    """
+
+    __slots__ = ("of_adapter",)
+
+    def __init__(self, home: Attempts, key: VariantKey, *, began_s: float, is_stream: bool, of_adapter: Attempt) -> None:
+        super().__init__(home, key, began_s=began_s, is_stream=is_stream)
+        self.of_adapter = of_adapter
+
+    def piece(self, data: bytes) -> None:
+        """Take note of a piece of the stream."""
+        super().piece(data)
+        self.of_adapter.piece(data)
+
+    def end(self, outcome: Outcome, body: bytes = b"") -> None:
+        """Count what became of it, for both."""
+        super().end(outcome, body)
+        self.of_adapter.end(outcome, body)
+
+    def discard(self) -> None:
+        """Forget it, for both."""
+        super().discard()
+        self.of_adapter.discard()
+
+    def blame_adapter(self) -> None:
+        """Count that the version could not be loaded, which says nothing about the variant."""
+        super().discard()
+        self.of_adapter.end(Outcome.SERVER_ERROR)
+
+
 def _ages(attempts: islice[Attempt], now_s: float) -> Waiting:
     made = Waiting()
     for attempt in attempts:
+        if not attempt.is_scored:
+            continue
         made.whole.observe(now_s - attempt.began_s)
         if not attempt.is_stream:
             continue

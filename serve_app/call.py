@@ -43,4 +43,5 @@ class Reply:
     model: str
     variant: str
     pipeline_version: str | None = None
+    adapter_version: str | None = None
     headers: tuple[tuple[str, str], ...] = ()  # what the caller's limits still allow

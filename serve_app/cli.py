@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from serve_app.cli_loadtest import loadtest
+from serve_app.cli_models import models
 from serve_app.cli_options import DEFAULT_URL, AsJson, Url, Watch
 from serve_app.cli_rollout import rollout
 from serve_app.cli_simulate import simulate
@@ -25,6 +27,9 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="FILE", help="The platform's
 NoFiles = Annotated[
     bool, typer.Option("--no-files", help="Accept model folders and prompt files that are not on this machine.")
 ]
+Engines = Annotated[
+    bool | None, typer.Option("--engines/--no-engines", help="Let vLLM check the engines; by default where it is installed.")
+]
 RunFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The platform's YAML document.")]
 HttpPort = Annotated[int, typer.Option(help="Port of the REST API.", min=1, max=65535)]
 GrpcPort = Annotated[int, typer.Option(help="Port of the gRPC API.", min=1, max=65535)]
@@ -34,11 +39,11 @@ OwnGrpcPort = Annotated[
 
 
 @app.command()
-def validate(file: ConfigFile, no_files: NoFiles = False) -> None:
+def validate(file: ConfigFile, no_files: NoFiles = False, engines: Engines = None) -> None:
     """Check a configuration; print a line per model and pipeline, or every problem with its line."""
     from serve_app.commands import validate as command
 
-    command.run(file, check_files=not no_files)
+    command.run(file, check_files=not no_files, engines=engines)
 
 
 @app.command()
@@ -93,7 +98,7 @@ def run(
 
 @app.command()
 def ingest(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="File or folder: text, Markdown, HTML, PDF.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="File, folder or s3://bucket/prefix: text, Markdown, HTML, PDF.")],
     collection: Annotated[str, typer.Option(help="Collection to fill; made when it is missing.")],
     embedder: Annotated[str | None, typer.Option(help="Embedder; by default the one a pipeline binds to it.")] = None,
     config: Annotated[Path, typer.Option(help="The platform's YAML document.")] = Path("platform.yaml"),
@@ -168,6 +173,7 @@ def tune(
 
 
 app.command()(simulate)
+app.command()(loadtest)
 
 keys = typer.Typer(help="Make, list and revoke API keys in a file of keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
@@ -224,6 +230,7 @@ def revoke_key(name: KeyName, file: KeyFileOption) -> None:
 
 
 app.add_typer(rollout, name="rollout")
+app.add_typer(models, name="models")
 
 
 def main() -> None:

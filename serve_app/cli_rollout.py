@@ -10,7 +10,7 @@ import typer
 from serve_app.cli_options import DEFAULT_URL, AsJson, Url, Watch
 
 rollout = typer.Typer(help="Show and command canary rollouts of a running platform.", no_args_is_help=True)
-RolloutName = Annotated[str, typer.Argument(metavar="NAME", help="The model or pipeline.")]
+RolloutName = Annotated[str, typer.Argument(metavar="NAME", help="The model, adapter (MODEL:ADAPTER) or pipeline.")]
 
 
 @rollout.command("status")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 # Sections that live next door are named here too: this module is where the configuration is imported from.
+from serve_app.config_adapters import AdapterConfig as AdapterConfig
+from serve_app.config_adapters import AdapterVersionConfig as AdapterVersionConfig
+from serve_app.config_adapters import adapter_problems, pin_problems
 from serve_app.config_auth import ApiKeyConfig as ApiKeyConfig
 from serve_app.config_auth import AuthConfig as AuthConfig
 from serve_app.config_engine import SET_BY_MANTA as SET_BY_MANTA
@@ -18,6 +20,7 @@ from serve_app.config_engine import SimulatedLatency as SimulatedLatency
 from serve_app.config_fields import DNS_LABEL as DNS_LABEL
 from serve_app.config_fields import Config as Config
 from serve_app.config_fields import Name as Name
+from serve_app.config_fields import PublicName as PublicName
 from serve_app.config_fields import Text as Text
 from serve_app.config_pipelines import PipelineConfig as PipelineConfig
 from serve_app.config_pipelines import PipelineVersionConfig as PipelineVersionConfig
@@ -39,42 +42,17 @@ from serve_app.config_rules import (
 from serve_app.config_scaling import AutoscalingConfig as AutoscalingConfig
 from serve_app.config_scaling import ScalingConfig as ScalingConfig
 from serve_app.config_scaling import StageScalingConfig as StageScalingConfig
+from serve_app.config_sources import Source as Source
+from serve_app.config_sources import SourceKind as SourceKind
+from serve_app.config_sources import source_kind as source_kind
 from serve_app.config_vector_stores import VectorStoresConfig as VectorStoresConfig
 
 ANY_ACCELERATOR = "any"  # whatever GPU a node has
 # Ray turns it into the resource "accelerator_type:<type>", so it is one word.
 AcceleratorType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-\w.]*$", max_length=60)]
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/\S*)?")
-SourceKind = Literal["folder", "s3", "hub"]
 ORIGIN = r"^(\*|https?://[^/?#\s@*]+)$"
 Origin = Annotated[str, StringConstraints(pattern=ORIGIN, max_length=200)]
 ReplicaChoice = Literal["prefix", "least_loaded", "random"]
-
-
-def source_kind(source: str) -> SourceKind:
-    """Return where weights come from: a folder starts with ``/``, ``./``, ``../`` or ``~``.
-
-    Raises:
-        ValueError: the text is none of the three forms.
-    """
-    if S3_URI.fullmatch(source):
-        return "s3"
-    if source.startswith(("/", "./", "../", "~")):
-        return "folder"
-    if HUB_ID.fullmatch(source):
-        return "hub"
-    raise ValueError(
-        f"{source!r} is no model source; write a Hugging Face id (org/name), a folder (./models/x) or s3://bucket/prefix"
-    )
-
-
-def _checked_source(source: str) -> str:
-    source_kind(source)
-    return source
-
-
-Source = Annotated[str, AfterValidator(_checked_source)]
 
 
 class VariantConfig(Config):
@@ -102,6 +80,9 @@ class ModelConfig(Config):
     )
     rollout: RolloutConfig | None = Field(None, description="Raise a variant's share step by step, while its gates hold.")
     shadow: ShadowConfig | None = Field(None, description="Copy requests to a variant that does not answer them.")
+    adapters: tuple[AdapterConfig, ...] = Field(
+        (), description="LoRA adapters, called as `MODEL:ADAPTER`; replicas load them when they are asked for."
+    )
     fallback: bool = Field(
         True, description="Whether the baseline answers what another variant has failed before its first byte."
     )
@@ -114,6 +95,7 @@ class ModelConfig(Config):
         refuse(share_problems("variants", self.variants))
         refuse(rollout_problems("variants", self.variants, self.rollout))
         refuse(shadow_problems(self.variants, self.shadow))
+        refuse(adapter_problems(self))
         return self
 
 
@@ -226,7 +208,7 @@ class PlatformConfig(Config):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        references = (name_problems, reference_problems, override_problems, key_problems)
+        references = (name_problems, reference_problems, pin_problems, override_problems, key_problems)
         checks = (*references, accelerator_problems, budget_problems)
         refuse(problem for check in checks for problem in check(self))
         return self

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from serve_app.config_fields import Config, Name, Text
+from serve_app.config_fields import Config, Name, PublicName, Text
 from serve_app.config_rules import PlacedError
 
 KEY_HASH = r"^sha256:[0-9a-f]{32}:[0-9a-f]{64}$"
@@ -22,7 +22,9 @@ class ApiKeyConfig(Config):
     name: Name = Field(description="Name of the key: the middle of `manta_<name>_<secret>`, and what limits are counted by.")
     tenant: Name | None = Field(None, description="Tenant that owns what the key makes; by default the key's name.")
     hash: str = Field(pattern=KEY_HASH, description="`sha256:<salt>:<digest>`, as `manta keys create` prints it.")
-    models: tuple[Name, ...] | None = Field(None, description="Models and pipelines it may use; absent means all.")
+    models: tuple[PublicName, ...] | None = Field(
+        None, description="Models, adapters (`MODEL:ADAPTER`, each by itself) and pipelines it may use; absent means all."
+    )
     collections: tuple[Text, ...] | None = Field(
         None, description="Collections and vector stores it may search; absent means its tenant's and the configured ones."
     )

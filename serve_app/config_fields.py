@@ -10,7 +10,15 @@ from pydantic_core import PydanticCustomError
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 # "llm.<model>.<variant>" and Kubernetes labels are made from names, so names are DNS labels.
 Name = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=40)]
+# What clients send as `model`: a model, or an adapter of it as `MODEL:ADAPTER`.
+PUBLIC_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(:[a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"
+PublicName = Annotated[str, StringConstraints(pattern=PUBLIC_NAME, max_length=81)]
 Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+def public_name(model: str, adapter: str) -> str:
+    """Return what clients call an adapter of a model. No other name can be it: names have no colon."""
+    return f"{model}:{adapter}"
 
 
 class Config(BaseModel):

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.config import (
+    AdapterConfig,
     AuthConfig,
     EmbedderConfig,
+    EngineConfig,
     ModelConfig,
     PipelineConfig,
     PipelineVersionConfig,
@@ -19,11 +21,14 @@ from serve_app.config import (
     VectorStoresConfig,
     source_kind,
 )
+from serve_app.config_engine import is_template_file
 from serve_app.config_rules import FieldPath
 from serve_app.config_vector_stores import documents_uri
+from serve_app.storage.location import is_remote
 
 MAX_PROMPT_CHARACTERS = 64 * 1024
 PROMPT_SUFFIX = ".j2"
+ADAPTER_FILE = "adapter_config.json"  # PEFT's description of an adapter
 
 
 def read_text(path: Path, most_characters: int) -> str:
@@ -103,12 +108,65 @@ class FileResolver:
 
     def _model(self, model: ModelConfig, path: FieldPath) -> ModelConfig:
         variants = (self._variant(v, (*path, "variants", i)) for i, v in enumerate(model.variants))
-        return model.model_copy(update={"variants": tuple(variants)})
+        # As of variants: to simulated engines a source is only a label.
+        is_needed = any(variant.engine.kind != "simulated" for variant in model.variants)
+        adapters = (self._adapter(a, (*path, "adapters", i), is_needed=is_needed) for i, a in enumerate(model.adapters))
+        return model.model_copy(update={"variants": tuple(variants), "adapters": tuple(adapters)})
+
+    def _adapter(self, adapter: AdapterConfig, path: FieldPath, *, is_needed: bool) -> AdapterConfig:
+        if adapter.source is not None:
+            source = self._adapter_source(adapter.source, (*path, "source"), is_needed)
+            return adapter.model_copy(update={"source": source})
+        versions = (
+            v.model_copy(update={"source": self._adapter_source(v.source, (*path, "versions", i, "source"), is_needed)})
+            for i, v in enumerate(adapter.versions)
+        )
+        return adapter.model_copy(update={"versions": tuple(versions)})
+
+    def _adapter_source(self, source: str, path: FieldPath, is_needed: bool) -> str:
+        if source_kind(source) != "folder":
+            return source
+        folder = self._absolute(source)
+        if is_needed and self._check_files and not os.path.isfile(folder / ADAPTER_FILE):
+            what = f"has no {ADAPTER_FILE}" if os.path.isdir(folder) else "does not exist"
+            fix = f"name the folder that holds {ADAPTER_FILE} and the weights, as PEFT saves them"
+            self.problems.append((path, f"the adapter folder {str(folder)!r} {what}; {fix}"))
+        return str(folder)
 
     def _variant(self, variant: VariantConfig, path: FieldPath) -> VariantConfig:
         # The simulated engine opens no weights: its source is only a label.
         is_needed = variant.engine.kind != "simulated"
-        return variant.model_copy(update={"source": self._source(variant.source, (*path, "source"), is_needed)})
+        source = self._source(variant.source, (*path, "source"), is_needed)
+        return variant.model_copy(update={"source": source, "engine": self._engine(variant.engine, (*path, "engine"))})
+
+    def _engine(self, engine: EngineConfig, path: FieldPath) -> EngineConfig:
+        is_needed = engine.kind != "simulated"
+        changes: dict[str, Any] = {}
+        if (draft := engine.speculative) is not None and draft.model is not None:
+            model = self._source(draft.model, (*path, "speculative", "model"), is_needed)
+            changes["speculative"] = draft.model_copy(update={"model": model})
+        if (tokenizer := engine.tokenizer) is not None and source_kind(tokenizer) == "folder":
+            changes["tokenizer"] = str(folder := self._absolute(tokenizer))
+            if is_needed and self._check_files and not os.path.isdir(folder):
+                message = f"the tokenizer's folder {str(folder)!r} does not exist; put it there, or write a Hugging Face id"
+                self.problems.append(((*path, "tokenizer"), message))
+        if (template := engine.chat_template) is not None:
+            changes["chat_template"] = self._chat_template(template, (*path, "chat_template"))
+        return engine.model_copy(update=changes)
+
+    def _chat_template(self, template: str, path: FieldPath) -> str:
+        """Return the text, so that no node needs the file; a file that cannot be read is a problem."""
+        if not is_template_file(template):
+            return template
+        file = self._absolute(template)
+        if not self._check_files and not file.exists():
+            return template
+        try:
+            return read_text(file, MAX_PROMPT_CHARACTERS)
+        except ValueError as err:
+            fix = "write its path relative to this file, or the template text itself"
+            self.problems.append((path, f"the chat template {str(file)!r}: {err}; {fix}"))
+            return template
 
     def _embedder(self, embedder: EmbedderConfig, path: FieldPath) -> EmbedderConfig:
         return embedder.model_copy(update={"source": self._source(embedder.source, (*path, "source"), is_needed=True)})
@@ -144,7 +202,12 @@ class FileResolver:
 
     def _prompt(self, prompt: str, path: FieldPath, check: Callable[[str], object]) -> str:
         """Return a template's text; a file that cannot be read is a problem, and so is a text that is no template."""
-        if prompt.endswith(PROMPT_SUFFIX) and "\n" not in prompt:
+        if is_remote(prompt):
+            text = self._remote_prompt(prompt, path)
+            if text is None:
+                return prompt
+            prompt = text
+        elif prompt.endswith(PROMPT_SUFFIX) and "\n" not in prompt:
             file = self._absolute(prompt)
             if not self._check_files and not file.exists():
                 return prompt
@@ -154,6 +217,24 @@ class FileResolver:
                 fix = "write its path relative to this file, or the template text itself"
                 self.problems.append((path, f"the prompt file {str(file)!r}: {err}; {fix}"))
                 return prompt
+        return self._template(prompt, path, check)
+
+    def _remote_prompt(self, uri: str, path: FieldPath) -> str | None:
+        """Return an object's text; None where it is not to be read, or cannot be, which is a problem."""
+        if not self._check_files:
+            return None
+        from serve_app.storage import texts
+
+        try:
+            if not uri.endswith(PROMPT_SUFFIX):
+                raise ValueError(f"a template's name ends in {PROMPT_SUFFIX}")  # noqa: TRY301
+            return texts.read_text(uri, MAX_PROMPT_CHARACTERS)
+        except ValueError as err:
+            fix = f"write s3://bucket/key{PROMPT_SUFFIX} of a template that can be read, or the template text itself"
+            self.problems.append((path, f"the prompt {uri!r}: {err}; {fix}"))
+            return None
+
+    def _template(self, prompt: str, path: FieldPath, check: Callable[[str], object]) -> str:
         try:
             check(prompt)
         except ValueError as err:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from serve_app.config_fields import Config, Name, Text
+from serve_app.config_fields import Config, Name, PublicName, Text
 from serve_app.config_rollouts import RolloutConfig, rollout_problems
 from serve_app.config_rules import refuse, share_problems
 
@@ -32,7 +32,7 @@ class CondenseConfig(Config):
     prompt: Text | None = Field(
         None, description="Jinja2 template over `question` and `history` (a file ending in .j2, or its text); absent: built in."
     )
-    model: Name | None = Field(None, description="Model that writes the query; absent means the version's `model`.")
+    model: PublicName | None = Field(None, description="Model that writes the query; absent means the version's `model`.")
     max_tokens: int = Field(64, ge=8, le=1024, description="Longest query, in tokens.")
     history_turns: int = Field(6, ge=1, le=100, description="Latest messages before the question that the model sees.")
     timeout_s: float = Field(10.0, gt=0, description="Seconds after which the question is searched for as it is.")
@@ -53,7 +53,7 @@ class PipelineVersionConfig(Config):
         "search: 0.0328 for the first of both, 0.0164 for the first of one.",
     )
     prompt: Text = Field(description="Jinja2 template: a file ending in .j2, or the template text itself.")
-    model: Name = Field(description="Model that writes the answer.")
+    model: PublicName = Field(description="Model, or adapter (`MODEL:ADAPTER`), that writes the answer.")
     variant: Name | None = Field(
         None, description="Variant of the model that always answers; absent: whichever the model's own weights choose."
     )

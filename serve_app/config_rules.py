@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol
 
+from serve_app.config_fields import public_name
+
 if TYPE_CHECKING:  # config.py applies these rules, so it imports this file
     from serve_app.config import (
         AcceleratorPoolConfig,
@@ -96,7 +98,7 @@ def name_problems(config: PlatformConfig) -> Problems:
 
 def reference_problems(config: PlatformConfig) -> Problems:
     """Find pipelines and vector stores whose model or embedder is not declared."""
-    known = {"model": {m.name for m in config.models}, "embedder": {e.name for e in config.embedders}}
+    known = {"model": _model_names(config), "embedder": {e.name for e in config.embedders}}
     for p, pipeline in enumerate(config.pipelines):
         for v, version in enumerate(pipeline.versions):
             for path, name in _references(version):
@@ -114,12 +116,18 @@ def reference_problems(config: PlatformConfig) -> Problems:
         yield ("vector_stores", "embedder"), f"embedder {stores.embedder!r} is not declared, {hint}"
 
 
+def _model_names(config: PlatformConfig) -> set[str]:
+    """Return what requests may name of all models: the models and their adapters."""
+    adapters = {public_name(model.name, adapter.name) for model in config.models for adapter in model.adapters}
+    return {model.name for model in config.models} | adapters
+
+
 def _variant_references(config: PlatformConfig) -> Problems:
     """Find pipeline versions that pin a variant which their model does not have."""
     variants = {model.name: [variant.name for variant in model.variants] for model in config.models}
     for p, pipeline in enumerate(config.pipelines):
         for v, version in enumerate(pipeline.versions):
-            names = variants.get(version.model, [])
+            names = variants.get(version.model.partition(":")[0], [])  # an adapter's are those of its model
             if version.variant is not None and names and version.variant not in names:
                 hint = near_miss(version.variant, names, listed_as="declared")
                 path = ("pipelines", p, "versions", v, "variant")
@@ -250,7 +258,7 @@ def key_problems(config: PlatformConfig) -> Problems:
     """Find API keys that are declared twice, or that name a model nobody declares."""
     keys = config.auth.keys
     yield from repeated("key names", ((("auth", "keys", i, "name"), key.name) for i, key in enumerate(keys)))
-    known = {m.name for m in config.models} | {e.name for e in config.embedders} | {p.name for p in config.pipelines}
+    known = _model_names(config) | {e.name for e in config.embedders} | {p.name for p in config.pipelines}
     for k, key in enumerate(keys):
         for i, name in enumerate(key.models or ()):
             if name not in known:

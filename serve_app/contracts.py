@@ -12,6 +12,12 @@ from serve_app.filters import Filter
 Vector = Sequence[float]
 # On a replica's refusal while it drains: Routers then try another one.
 DRAINING_HEADER = "x-manta-draining"
+# On its refusal of a request whose adapter it cannot load.
+ADAPTER_UNAVAILABLE_HEADER = "x-manta-adapter-unavailable"
+# What a Router tells a replica of a request's adapter.
+ADAPTER_HEADER = "x-manta-adapter"
+ADAPTER_SOURCE_HEADER = "x-manta-adapter-source"
+ADAPTER_REVISION_HEADER = "x-manta-adapter-revision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,15 @@ class VectorStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterTag:
+    """A version of a LoRA adapter, as a replica is told of it."""
+
+    key: str  # <adapter>/<version>
+    source: str  # folder, s3:// prefix or hub id
+    revision: str  # digest of the version: the same key with another revision is loaded anew
+
+
 class ReplicaState(StrEnum):
     """Whether a Router may send new work to an LLM replica."""
 
@@ -202,6 +217,8 @@ class ReplicaEntry:
     load: EngineLoad = field(default_factory=EngineLoad)
     engine: str = "vllm"
     revision: str = ""  # digest of what it is made of (serve_app.rollout.document.revision)
+    phase: str = ""  # of a replica that starts: download, load or warm-up
+    adapters: tuple[str, ...] = ()  # versions of LoRA adapters in its memory, as AdapterTag.key
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,16 @@ class Unavailable(PlatformError):
     code = "service_unavailable"
 
 
+class AdapterUnavailable(PlatformError):
+    """No replica could load the adapter; the reason is in the replicas' logs."""
+
+    kind = ErrorKind.UNAVAILABLE
+    code = "adapter_unavailable"
+
+    def __init__(self, adapter: str) -> None:
+        super().__init__(f"adapter {quoted(adapter)} cannot be loaded; the replicas' logs say why", retry_after_s=30)
+
+
 class DeadlineExceeded(PlatformError):
     """The request's time budget ran out."""
 

@@ -18,7 +18,7 @@ from serve_app.needs import Needs
 from serve_app.pool import ReplicaPool, VariantKey
 from serve_app.relay import Relay, Watchers
 from serve_app.replica_set import Balance
-from serve_app.rollout.document import RoutedModel, RoutingDocument
+from serve_app.rollout.document import RoutedAdapter, RoutedModel, RoutingDocument
 from serve_app.rollout.table import TrafficTable
 from serve_app.shadow import Shadows
 from serve_app.upstream import Upstream
@@ -96,7 +96,7 @@ class Gateway:
                 self.attempts.withdraw((split.name, variant))
 
     def is_ready(self, name: str | None = None) -> bool:
-        """Whether the model or pipeline, or at least one model if none is named, takes work.
+        """Whether the model, adapter or pipeline, or at least one model if none is named, takes work.
 
         A variant that may sleep at zero counts as ready: the request that wakes it waits, and is answered.
         """
@@ -106,25 +106,27 @@ class Gateway:
         elif (pipeline := view.pipelines.get(name)) is not None:
             weights = view.split(name).weights
             return all(self.is_ready(version.model) for version in pipeline.versions if weights[version.name])
-        elif name in view.models:
-            models = [view.models[name]]
+        elif (callee := view.callee(name)) is not None:
+            models = [callee.model]  # an adapter's replicas load it when it is asked for
         else:
             raise UnknownModel(name)
         has_one = any(v.may_sleep or self.pool.has_ready(m.name, v.name) for m in models for v in m.variants)
         return has_one or (name is None and bool(self._routing) and not models)
 
-    async def relay(self, call: Call, model: RoutedModel) -> Reply:
-        """Send a request for a model to one of its replicas and return the answer.
+    async def relay(self, call: Call, model: RoutedModel, adapter: RoutedAdapter | None = None) -> Reply:
+        """Send a request for a model, or for an adapter of it, to one of its replicas and return the answer.
 
         Until the first byte is here, other replicas are tried; other variants while the conversation's own has no replica
-        that can take it; and the baseline when the conversation's own has failed the request, or was withdrawn.
+        that can take it; and the baseline when the conversation's own has failed the request, or was withdrawn. Of an
+        adapter the same holds for its versions.
 
         Raises:
             UpstreamRejected: the engine refused the request.
+            AdapterUnavailable: no replica could load the adapter.
             RateLimited, DeadlineExceeded, Unavailable: no replica took it.
-            UnknownModel: the model went while the request waited.
+            UnknownModel: the model, or the adapter, went while the request waited.
         """
-        return await self._relay.send(call, model)
+        return await self._relay.send(call, model, adapter)
 
     async def embed(self, name: str, texts: list[str]) -> list[list[float]]:
         """Return one vector per text from an embedder."""

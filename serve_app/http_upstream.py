@@ -7,15 +7,23 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from serve_app.contracts import DRAINING_HEADER
+from serve_app.contracts import (
+    ADAPTER_HEADER,
+    ADAPTER_REVISION_HEADER,
+    ADAPTER_SOURCE_HEADER,
+    ADAPTER_UNAVAILABLE_HEADER,
+    DRAINING_HEADER,
+    AdapterTag,
+)
 from serve_app.errors import BadRequest
 from serve_app.exchange import Connection, Exchange
-from serve_app.upstream import ReplicaDraining, ReplicaUnreachable, UpstreamRequest
+from serve_app.upstream import AdapterMissing, ReplicaDraining, ReplicaUnreachable, UpstreamRequest
 
 IDLE_S = 60.0  # shorter than replicas keep connections (75 s), or a request could meet its connection's end
 DRAINING = DRAINING_HEADER.encode()
+ADAPTER_UNAVAILABLE = ADAPTER_UNAVAILABLE_HEADER.encode()
 # What may stand in a request line; anything else could begin another request.
 _TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
 _VALUE = re.compile(r"[\x20-\x7e\x80-\xff]+")  # the same in a header's value
@@ -54,13 +62,13 @@ class HttpUpstream:
             BadRequest: the URL holds characters that no request line may hold.
             ReplicaUnreachable: nothing was received.
             ReplicaDraining: the replica refused because it is stopping.
+            AdapterMissing: the replica cannot load the adapter.
         """
         address = self._addresses.get(url) or _Address(url)
         sent = self._head(address, request) + request.body
         exchange = await self._exchange(url, address, sent)
-        if exchange.status == 503 and exchange.header(DRAINING) is not None:
-            exchange.close()
-            raise ReplicaDraining(url)
+        if exchange.status == 503:
+            _check_refusal(exchange, url)
         return exchange
 
     async def close(self) -> None:
@@ -96,12 +104,14 @@ class HttpUpstream:
             raise BadRequest("the request URL holds spaces or control characters; percent-encode them")
         if not _VALUE.fullmatch(request.content_type):
             raise BadRequest("the content-type header holds control characters")
+        adapter = "" if request.adapter is None else _adapter_lines(request.adapter)
         return (
             f"{request.method} {request.path} HTTP/1.1\r\n"
             f"host: {address.netloc}\r\n"
             f"authorization: Bearer {self._token}\r\n"
             f"content-type: {request.content_type}\r\n"
             f"x-request-id: {request.request_id}\r\n"
+            f"{adapter}"
             f"content-length: {len(request.body)}\r\n\r\n"
         ).encode("latin-1")
 
@@ -150,6 +160,24 @@ class HttpUpstream:
         # Replicas come and go, each at an address of its own.
         if not address.connections and not address.opening and self._addresses.get(url) is address:
             del self._addresses[url]
+
+
+def _check_refusal(exchange: Exchange, url: str) -> None:
+    """Raise ReplicaDraining or AdapterMissing where the replica's own refusal says so; the engine has others."""
+    for header, error in ((DRAINING, ReplicaDraining), (ADAPTER_UNAVAILABLE, AdapterMissing)):
+        if exchange.header(header) is not None:
+            exchange.close()
+            raise error(url)
+
+
+def _adapter_lines(adapter: AdapterTag) -> str:
+    # Percent-encoded, a source is ASCII without spaces and line ends, whatever folders are called.
+    lines = (
+        (ADAPTER_HEADER, adapter.key),
+        (ADAPTER_SOURCE_HEADER, adapter.source),
+        (ADAPTER_REVISION_HEADER, adapter.revision),
+    )
+    return "".join(f"{name}: {quote(value)}\r\n" for name, value in lines)
 
 
 async def _answered(exchange: Exchange) -> Exchange:

@@ -49,7 +49,7 @@ class Inference:
         return self.view.authenticate(authorization, x_api_key)
 
     async def answer(self, call: Call) -> Reply:
-        """Return the answer of the model or pipeline that the body names.
+        """Return the answer of the model, adapter or pipeline that the body names.
 
         Raises:
             BadRequest: the body names nothing, asks for too many answers, or names an embedder.
@@ -63,7 +63,7 @@ class Inference:
         view.authorize(call.caller, name)
         if name in view.embedders:
             raise BadRequest("this is an embedder; call it through /v1/embeddings", param="model")
-        if name in view.models:
+        if name in view.models or name in view.adapters:
             call.answerer.model = name
         permit = await self._admission.admit(call.caller)
         if permit is UNLIMITED:
@@ -74,9 +74,9 @@ class Inference:
         view = self.view  # of now: admission may have taken a while
         if (pipeline := view.pipelines.get(name)) is not None:
             return await rag.ask(self.gateway, call, pipeline)
-        if (model := view.models.get(name)) is None:
+        if (callee := view.callee(name)) is None:
             raise UnknownModel(name)
-        return await self.gateway.relay(call, model)
+        return await self.gateway.relay(call, *callee)
 
     def settle(self, call: Call) -> bool:
         """Fix who answers a call that has not been answered yet, so that its client can be told.
@@ -93,14 +93,15 @@ class Inference:
             version = next((v for v in pipeline.versions if v.name == chosen), None)
             name, pinned = (version.model, version.variant) if version is not None else (None, None)
             answerer.pipeline_version = chosen
-        model = view.models.get(answerer.model or str(name))
-        if model is None:
+        called = answerer.model or str(name)
+        if (callee := view.callee(called)) is None:
             return False
+        model = callee.model
         if not answerer.is_taken:
             answerer.variant = pinned or view.variant(model, call.affinity)
         if pinned is not None or len(model.variants) == 1 or not model.fallback:
             answerer.told_variant = answerer.variant
-        answerer.model = model.name
+        answerer.model = called
         return True
 
     async def embed(
@@ -178,7 +179,7 @@ class Inference:
         return await self.gateway.describe_embedder(name)
 
     def is_ready(self, model: str | None = None) -> bool:
-        """Whether the model or pipeline, or anything if none is named, takes work. Raises UnknownModel."""
+        """Whether the model, adapter or pipeline, or anything if none is named, takes work. Raises UnknownModel."""
         return self.gateway.is_ready(model)
 
     async def _embedder_of(self, caller: ApiKeyConfig, collection: str) -> str:

@@ -58,3 +58,8 @@ REPLICA_START = Metric(
 REPLICA_DOWNLOAD = Metric(
     "manta_replica_download_bytes", "gauge", "Weights on this node, and weights in all.", ("model", "variant", "of")
 )
+
+ADAPTER_LOADS = Metric(
+    "manta_adapter_loads_total", "counter", "Loads of LoRA adapters into replicas.", ("model", "variant", "outcome")
+)
+ADAPTERS_LOADED = Metric("manta_adapters_loaded_count", "gauge", "LoRA adapters in a replica's memory.", ("model", "variant"))

@@ -7,7 +7,7 @@ from typing import Any
 from serve_app.config import ApiKeyConfig, PipelineConfig
 from serve_app.contracts import EmbeddingFingerprint
 from serve_app.rollout.document import RoutedModel
-from serve_app.view import RoutingView
+from serve_app.view import Callee, RoutingView
 
 # OpenAI's clients want a number. A platform's document holds no time, so that it renders the same twice, and what a Router
 # saw first is another second on each of them: 0 says "not known", and is the same everywhere and after every restart.
@@ -17,6 +17,7 @@ CREATED = 0
 def model_cards(view: RoutingView, caller: ApiKeyConfig) -> list[dict[str, Any]]:
     """Return a card for everything the caller may name as ``model``; how traffic is split is for admins."""
     cards = [_model(view, model, caller) for model in view.models.values()]
+    cards += [_adapter(view, callee, caller) for callee in view.adapters.values()]
     cards += [_pipeline(view, pipeline, caller) for pipeline in view.pipelines.values()]
     cards += [_card(name, "embedder") for name in sorted(view.embedders)]
     return [card for card in cards if view.may_use(caller, card["id"])]
@@ -33,6 +34,19 @@ def _model(view: RoutingView, model: RoutedModel, caller: ApiKeyConfig) -> dict[
     if caller.admin:
         weights = view.split(model.name).weights
         card["variants"] = [{"name": v.name, "weight": weights[v.name], "engine": v.engine} for v in model.variants]
+    return card
+
+
+def _adapter(view: RoutingView, callee: Callee, caller: ApiKeyConfig) -> dict[str, Any]:
+    """Return an adapter's card: its model's engine and length, and who its parent is, as vLLM's own cards say it."""
+    model, adapter = callee
+    assert adapter is not None  # noqa: S101  (the view's own)
+    base = _model(view, model, caller)
+    card = {**base, **_card(adapter.name, "adapter"), "parent": model.name}
+    card.pop("variants", None)
+    if caller.admin:
+        weights = view.split(adapter.name).weights
+        card["versions"] = [{"name": v.name, "weight": weights[v.name]} for v in adapter.versions]
     return card
 
 

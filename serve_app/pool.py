@@ -26,6 +26,7 @@ class Target(NamedTuple):
     model: str
     variant: str
     max_leases: int
+    adapter: str | None = None  # what the replica should have loaded, as ``AdapterTag.key``
 
 
 VariantKey = tuple[str, str]  # (model, variant)
@@ -39,6 +40,7 @@ class Lease:
     replica_id: str
     variant: str
     url: str
+    has_adapter: bool  # which the request needs, by the replica's last report; True where it needs none
     _release: Callable[[], None] = field(repr=False)
     _is_open: bool = True
 
@@ -130,7 +132,8 @@ class ReplicaPool:
         """Return a lease on a replica of the variant that ``choose`` names: higher priorities first, then who came first.
 
         The prefix leads to the replica whose KV cache has it, while that one has no more than its share of the load
-        (``balance``). Replicas in ``exclude`` are the last resort. While a request waits, ``choose`` is asked again now
+        (``balance``); of an adapter's requests, among the replicas that have it loaded. Replicas in ``exclude`` are the
+        last resort. While a request waits, ``choose`` is asked again now
         and then: its variant may have gone.
 
         Raises:
@@ -198,12 +201,14 @@ class ReplicaPool:
         if replicas is None:
             return None
         replicas.limit(target.max_leases)
-        replica = replicas.choose(point, self.balance, exclude)
+        adapter = target.adapter
+        replica = replicas.choose(point, self.balance, exclude, adapter=adapter)
         if replica is None:
             return None
         replicas.take(replica)
         entry = replica.entry
-        return Lease(entry.replica_id, entry.variant, entry.url, replica.release)
+        has_adapter = adapter is None or adapter in entry.adapters
+        return Lease(entry.replica_id, entry.variant, entry.url, has_adapter, replica.release)
 
     def _too_late(self, target: Target) -> PlatformError:
         if self.has_ready(target.model, target.variant):

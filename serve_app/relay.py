@@ -7,51 +7,33 @@ import functools
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from serve_app.adapter_errand import AdapterErrand
 from serve_app.affinity import prefix_key
-from serve_app.attempts import Attempt, Attempts, is_error_event
+from serve_app.attempts import Attempt, Attempts, PairedAttempt, is_error_event
 from serve_app.call import Call, Reply
 from serve_app.engine_errors import UpstreamRejected
-from serve_app.errors import DeadlineExceeded, PlatformError, Unavailable, UnknownModel
-from serve_app.pool import Lease, ReplicaPool, Target
-from serve_app.rollout.document import RoutedModel
+from serve_app.errand import Errand, Targets
+from serve_app.errors import DeadlineExceeded, PlatformError, Unavailable
+from serve_app.pool import Lease, ReplicaPool
+from serve_app.rollout.document import RoutedAdapter, RoutedModel
 from serve_app.rollout.telemetry import Outcome
 from serve_app.shadow import Answered, Shadows
 from serve_app.sse import ByteStream
 from serve_app.streams import LeasedStream
-from serve_app.upstream import ReplicaDraining, ReplicaUnreachable, Upstream, UpstreamRequest, UpstreamResponse
+from serve_app.upstream import (
+    AdapterMissing,
+    ReplicaDraining,
+    ReplicaUnreachable,
+    Upstream,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from serve_app.usage import metered, prompt_estimate, tells_usage, usage_of, with_usage
 from serve_app.view import RoutingView
 
 logger = logging.getLogger("ray.serve")
-
-ATTEMPTS = 4  # replicas tried before the first byte
-BROKEN_ATTEMPTS = 2  # connections that may break with the request on them: a request that kills engines must not kill all
-
-
-@dataclass(slots=True)
-class Errand:
-    """A request on its way to a replica, and what became of it so far."""
-
-    model: str
-    request: UpstreamRequest
-    call: Call
-    affinity: Callable[[], str]
-    tried: list[str] = field(default_factory=list)
-    broken: int = 0
-    failed: set[str] = field(default_factory=set)  # variants that failed it
-    error: PlatformError | None = None  # what the last one that failed it said
-
-    @property
-    def may_go_on(self) -> bool:
-        """Whether another replica may be tried."""
-        return len(self.tried) < ATTEMPTS and self.broken < BROKEN_ATTEMPTS
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether the client asked for a stream."""
-        return self.call.body.get("stream") is True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,54 +61,58 @@ class Relay:
         self._attempts = watchers.attempts
         self._shadows = watchers.shadows
         self._view = view
-        self._wake = wake
+        self._targets = Targets(view=view, pool=pool, wake=wake)
 
-    async def send(self, call: Call, model: RoutedModel) -> Reply:
-        """Send a request for a model to one of its replicas and return the answer, as ``Gateway.relay`` says."""
+    async def send(self, call: Call, model: RoutedModel, adapter: RoutedAdapter | None = None) -> Reply:
+        """Send a request for a model, or an adapter of it, to a replica and return the answer, as ``Gateway.relay`` says."""
         clock = self._attempts.clock
         prefix = prefix_key(call.body, session_id=call.session_id)
-        call.answerer.model = model.name
         request = UpstreamRequest("POST", call.path, _raw(call), call.request_id, call.content_type)
         # The affinity is asked for again each second that the request waits.
         errand = Errand(model.name, request, call, functools.cache(lambda: call.affinity))
+        if adapter is not None:
+            errand.adapter = AdapterErrand(adapter.name, self._view)
+        call.answerer.model = errand.name
         deadline_s = clock() + self._view().document.limits.wait_timeout_s
         while errand.may_go_on:
             began_s = clock()
             lease = await self._pool.lease(
-                lambda: self._target(errand),
+                lambda: self._targets.choose(errand),
                 prefix=prefix,
                 timeout_s=deadline_s - began_s,
                 exclude=errand.tried,
                 priority=call.caller.priority,
             )
             # While this was on its way here the client may have been told another variant, or this one may have been withdrawn.
-            if self._is_out(errand, lease.variant) or not call.answerer.take(lease.variant):
+            if self._targets.is_out(errand, lease.variant) or not call.answerer.take(lease.variant):
                 lease.release()
                 continue
             sent_s = clock()
             if (reply := await self._try(lease, errand, began_s)) is not None:
                 if model.shadow is None or call.variant is not None:
                     return reply
-                return self._shadows.follow(Answered(request, reply, prefix, clock() - sent_s), model, model.shadow)
+                answered = Answered(errand.request, reply, prefix, clock() - sent_s)
+                return self._shadows.follow(answered, model, model.shadow)
             call.answerer.is_taken = False
             errand.tried.append(lease.replica_id)
-            if lease.variant in errand.failed:  # the time that it took there is not the baseline's
+            if errand.is_anew:
+                errand.is_anew = False
                 deadline_s = clock() + self._view().document.limits.wait_timeout_s
-        raise errand.error or Unavailable(f"no replica of model {model.name!r} could be reached", retry_after_s=5)
+        raise errand.error or Unavailable(f"no replica of model {errand.name!r} could be reached", retry_after_s=5)
 
     async def _try(self, lease: Lease, errand: Errand, began_s: float) -> Reply | None:
         """Return the replica's answer, or None when another one is to be tried. Raises what the client is to hear."""
-        attempt = self._attempts.begin((errand.model, lease.variant), began_s=began_s, is_stream=errand.is_stream)
+        attempt = self._begin(lease, errand, began_s)
         reply = None
         try:
             async with asyncio.timeout(self._patience_s(errand)) as limit:
-                attempt.limit = limit if self._has_spare(errand, lease.variant) else None
+                self._allow_withdrawal(attempt, errand, limit)
                 reply = await self._answer(lease, errand, attempt)
         except asyncio.CancelledError:
             attempt.end(Outcome.CANCELLED)  # the client left; how much was generated for it nobody knows
             errand.call.permit.charge(prompt_estimate(errand.call.raw))
             raise
-        except (TimeoutError, ReplicaDraining, ReplicaUnreachable, UpstreamRejected) as err:
+        except (TimeoutError, AdapterMissing, ReplicaDraining, ReplicaUnreachable, UpstreamRejected) as err:
             self._missed(err, lease, errand, attempt=attempt)
         except BaseException:
             attempt.discard()
@@ -135,6 +121,20 @@ class Relay:
             if reply is None or isinstance(reply.body, bytes):
                 lease.release()
         return reply
+
+    def _begin(self, lease: Lease, errand: Errand, began_s: float) -> Attempt:
+        key = (errand.model, lease.variant)
+        if errand.adapter is None:
+            return self._attempts.begin(key, began_s=began_s, is_stream=errand.is_stream)
+        return self._attempts.begin_pair(
+            key, errand.adapter.key, began_s=began_s, is_stream=errand.is_stream, is_scored=lease.has_adapter
+        )
+
+    def _allow_withdrawal(self, attempt: Attempt, errand: Errand, limit: asyncio.Timeout) -> None:
+        """Let the wait for the first byte be ended where another variant, or version of the adapter, may answer."""
+        attempt.limit = limit if self._targets.has_spare(errand, attempt.key[1]) else None
+        if isinstance(attempt, PairedAttempt) and errand.adapter is not None:
+            attempt.of_adapter.limit = limit if errand.adapter.has_spare else None
 
     async def _answer(self, lease: Lease, errand: Errand, attempt: Attempt) -> Reply:
         """Return the replica's answer: whole, or as a stream whose first bytes are here."""
@@ -145,7 +145,7 @@ class Relay:
                 self._check_first(first, lease, errand)
                 attempt.piece(first)
                 leased = LeasedStream(response, lease, attempt=attempt, path=errand.request.path, first=first)
-                return Reply(response.content_type, _counted(leased, errand.call), errand.model, lease.variant)
+                return self._reply(response, _counted(leased, errand.call), lease, errand=errand)
             body = await _whole(response)
         except BaseException:
             response.close()
@@ -153,11 +153,19 @@ class Relay:
         response.close()
         attempt.end(Outcome.OK, body)
         errand.call.permit.charge(usage_of(body) or prompt_estimate(errand.call.raw))
-        return Reply(response.content_type, body, errand.model, lease.variant)
+        return self._reply(response, body, lease, errand=errand)
+
+    def _reply(self, response: UpstreamResponse, body: bytes | ByteStream, lease: Lease, *, errand: Errand) -> Reply:
+        version = None
+        if (adapter := errand.adapter) is not None:
+            version = adapter.version
+            if (culprit := adapter.culprit()) is not None:  # the version is sound, so that variant was to blame
+                self._attempts.stats((errand.model, culprit)).outcomes[Outcome.SERVER_ERROR] += 1
+        return Reply(response.content_type, body, errand.name, lease.variant, adapter_version=version)
 
     def _check_first(self, first: bytes, lease: Lease, errand: Errand) -> None:
         """Raise UpstreamRejected for a stream that begins with an error which the baseline can spare the client."""
-        if is_error_event(first) and self._has_spare(errand, lease.variant):
+        if is_error_event(first) and self._targets.has_spare(errand, lease.variant):
             raise UpstreamRejected(500, first)
 
     def _missed(self, err: Exception, lease: Lease, errand: Errand, *, attempt: Attempt) -> None:
@@ -169,6 +177,8 @@ class Relay:
             case ReplicaUnreachable():
                 attempt.end(Outcome.UNREACHABLE)
                 self._lost(lease, errand, err)
+            case AdapterMissing():
+                self._missed_adapter(lease, errand, attempt)
             case UpstreamRejected(is_engines_fault=False):
                 attempt.end(Outcome.REJECTED)
                 raise err
@@ -176,82 +186,57 @@ class Relay:
                 attempt.end(Outcome.SERVER_ERROR)
                 self._give_up(lease, errand, err)
             case _:
-                attempt.end(Outcome.ABANDONED if attempt.is_withdrawn else Outcome.TIMEOUT)
-                error = DeadlineExceeded("the answer did not begin in time")
-                self._give_up(lease, errand, error, is_forced=attempt.is_withdrawn)
+                self._late(lease, errand, attempt)
+
+    def _missed_adapter(self, lease: Lease, errand: Errand, attempt: Attempt) -> None:
+        assert isinstance(attempt, PairedAttempt)  # noqa: S101  (only an adapter's request is refused so)
+        assert errand.adapter is not None  # noqa: S101
+        attempt.blame_adapter()
+        has_other = self._targets.has_spare(errand, lease.variant)
+        errand.error = errand.adapter.miss(lease.variant, has_other=has_other)
+        if has_other:
+            errand.failed.add(lease.variant)
+        errand.is_anew = True
+        logger.warning("a replica cannot load %s/%s", *attempt.of_adapter.key)
+
+    def _late(self, lease: Lease, errand: Errand, attempt: Attempt) -> None:
+        is_of_adapter = isinstance(attempt, PairedAttempt) and attempt.of_adapter.is_withdrawn
+        attempt.end(Outcome.ABANDONED if attempt.is_withdrawn or is_of_adapter else Outcome.TIMEOUT)
+        error = DeadlineExceeded("the answer did not begin in time")
+        if is_of_adapter and errand.adapter is not None:
+            errand.adapter.give_up()
+            errand.error, errand.is_anew = error, True
+        else:
+            self._give_up(lease, errand, error, is_forced=attempt.is_withdrawn)
 
     def _lost(self, lease: Lease, errand: Errand, err: ReplicaUnreachable) -> None:
         logger.warning("replica %s unreachable: %s", lease.replica_id, err)
         self._pool.eject(lease.replica_id)
         errand.broken += err.was_sent
-        if self._has_spare(errand, lease.variant):  # rather than on another replica of a variant on trial
+        if self._targets.has_spare(errand, lease.variant):  # rather than on another replica of a variant on trial
             errand.failed.add(lease.variant)
+            errand.is_anew = True
+        elif err.was_sent and errand.adapter is not None and errand.adapter.has_spare:
+            errand.adapter.give_up()
+            errand.is_anew = True
 
     def _give_up(self, lease: Lease, errand: Errand, error: PlatformError, *, is_forced: bool = False) -> None:
         """Leave the request to the baseline. Raises the error when that cannot have it, unless it has to wait for it."""
-        if not is_forced and not self._has_spare(errand, lease.variant):
+        who = (lease.variant, errand.model)
+        if is_forced or self._targets.has_spare(errand, lease.variant):
+            errand.failed.add(lease.variant)
+        elif errand.adapter is not None and errand.adapter.has_spare:
+            who = errand.adapter.version, errand.adapter.name
+            errand.adapter.give_up()
+        else:
             raise error
-        errand.failed.add(lease.variant)
-        errand.error = error
-        logger.warning("%s of %s failed a request, which the baseline gets: %s", lease.variant, errand.model, error.message)
+        errand.error, errand.is_anew = error, True
+        logger.warning("%s of %s failed a request, which the baseline gets: %s", *who, error.message)
 
     def _patience_s(self, errand: Errand) -> float | None:
         """Return the longest wait for the first byte of a stream; a whole answer comes when it is complete."""
         model = self._view().models.get(errand.model)
         return model.first_byte_timeout_s if model is not None and errand.is_stream else None
-
-    def _has_spare(self, errand: Errand, variant: str) -> bool:
-        """Whether the baseline may answer, and can, what this variant has failed."""
-        view, name = self._view(), errand.model
-        model = view.models.get(name)
-        if model is None or not model.fallback or errand.call.variant is not None:
-            return False
-        if errand.call.answerer.told_variant is not None:
-            return False
-        baseline = view.split(name).baseline
-        return variant != baseline and baseline not in errand.failed and self._pool.can_take(name, baseline)
-
-    def _is_out(self, errand: Errand, variant: str) -> bool:
-        """Whether a variant was withdrawn and the baseline can take its place; not when the whole model has gone."""
-        return self._has_spare(errand, variant) and variant in self._view().split(errand.model).withdrawn
-
-    def _target(self, errand: Errand) -> Target:
-        """Return the conversation's variant, or the heaviest that can take work while its own has no replica.
-
-        A variant that the client has been told of is the only one; so is one that a pipeline's version names.
-        """
-        view, name, answerer = self._view(), errand.model, errand.call.answerer
-        model = view.models.get(name)
-        if model is None:
-            raise UnknownModel(name)
-        if (only := errand.call.variant or answerer.told_variant) is not None:
-            answerer.variant = only
-            return self._only_target(model, only)
-        own = self._own(view, model, errand)
-        if not self._pool.has_ready(name, own):
-            self._wake(name, own)
-        chosen = next(v for v in model.variants if v.name == own)
-        if not self._pool.can_take(name, own):
-            weights = view.split(name).weights
-            fit = (v for v in model.variants if weights[v.name] and v.name not in errand.failed)
-            able = [v for v in fit if self._pool.can_take(name, v.name)]
-            chosen = max(able, key=lambda v: weights[v.name], default=chosen)
-        answerer.variant = chosen.name
-        return Target(name, chosen.name, chosen.max_leases)
-
-    def _own(self, view: RoutingView, model: RoutedModel, errand: Errand) -> str:
-        """Return the variant that owns the conversation, or the one that stands in for it after a failure."""
-        # The key of a long conversation takes long to make, and where there is one variant there is nothing to choose.
-        own = view.variant(model, errand.affinity()) if len(model.variants) > 1 else model.variants[0].name
-        return view.split(model.name).baseline if own in errand.failed else own
-
-    def _only_target(self, model: RoutedModel, name: str) -> Target:
-        chosen = next((v for v in model.variants if v.name == name), None)
-        if chosen is None:
-            raise Unavailable(f"the variant of model {model.name!r} that had the request is gone; send it again")
-        if not self._pool.has_ready(model.name, chosen.name):
-            self._wake(model.name, chosen.name)
-        return Target(model.name, chosen.name, chosen.max_leases)
 
 
 def _raw(call: Call) -> bytes:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from serve_app.config import ReplicaChoice
 from serve_app.contracts import ReplicaEntry, ReplicaState
 from serve_app.load_index import LoadIndex
-from serve_app.ring import HashRing
+from serve_app.ring import HashRing, point_of
 
 KEEP_TOGETHER = 2  # requests that a replica may have, however idle the others are: a prefix stays where its cache is
 MAX_ARCS = 16  # looked at along the ring before the least loaded is taken
@@ -45,6 +45,7 @@ class Replica:
     ejected_until_s: float = 0.0
     is_known: bool = False  # to the directory
     is_counted: bool = False  # ready and not ejected: part of the mean load
+    point: int = 0  # of its name on the ring; known once an adapter is loaded there
 
     def release(self) -> None:
         """Give one lease back."""
@@ -71,6 +72,7 @@ class ReplicaSet:
         self._counted = 0
         self._ejections: list[tuple[float, int, Replica]] = []
         self._numbers = count()
+        self._holders: dict[str, set[Replica]] = {}  # by the adapter that they have loaded
 
     def has_ready(self) -> bool:
         """Whether some replica takes new work."""
@@ -89,6 +91,7 @@ class ReplicaSet:
         self.replicas[entry.replica_id] = replica
         if replica.is_ready:
             self._ring.add(entry.replica_id, replica.seat)
+        self._note_adapters(replica, (), entry.adapters)
         self._settle(replica)
         return replica
 
@@ -98,11 +101,14 @@ class ReplicaSet:
         if replica.is_ready:
             self._ring.remove(replica.entry.replica_id)
         del self.replicas[replica.entry.replica_id]
+        self._note_adapters(replica, replica.entry.adapters, ())
         self._settle(replica)
         self._index.free(replica.seat)
 
     def refresh(self, replica: Replica, entry: ReplicaEntry) -> None:
         """Take a report that says something new; an old one would say nothing about the leases of now."""
+        if entry.adapters != replica.entry.adapters:
+            self._note_adapters(replica, replica.entry.adapters, entry.adapters)
         was_ready, replica.entry = replica.is_ready, entry
         replica.others = max(0, entry.load.open_requests - replica.leases)
         self._shift(replica, replica.leases + replica.others + entry.load.waiting - self.load(replica))
@@ -146,20 +152,26 @@ class ReplicaSet:
             self._settle(replica)
         self._on_place()
 
-    def choose(self, point: int, balance: Balance, exclude: Collection[str] = ()) -> Replica | None:
-        """Return the replica for a prefix that lies at a point of the ring; the excluded are the last resort."""
+    def choose(
+        self, point: int, balance: Balance, exclude: Collection[str] = (), *, adapter: str | None = None
+    ) -> Replica | None:
+        """Return the replica for a prefix that lies at a point of the ring; the excluded are the last resort.
+
+        A request of an adapter goes to one that has it loaded, and on along the ring from the adapter's own point where
+        each of those has more than its fair share: so the same few replicas take the same adapter.
+        """
         if self._ejections:
             self._end_ejections()
         if not exclude:
-            return self._choose(point, balance)
+            return self._choose(point, balance, adapter)
         aside = [r for name in dict.fromkeys(exclude) if (r := self.replicas.get(name)) is not None]
         seats = [replica.seat for replica in aside if self._index.is_open[replica.seat]]
         for seat in seats:
             self._index.close(seat)
-        found = self._choose(point, balance)
+        found = self._choose(point, balance, adapter)
         for seat in seats:
             self._index.open(seat)
-        return found or self._choose(point, balance)
+        return found or self._choose(point, balance, adapter)
 
     def load(self, replica: Replica) -> int:
         """Return the requests open on a known replica, and once more those that wait in its engine."""
@@ -172,10 +184,14 @@ class ReplicaSet:
         """
         return max(KEEP_TOGETHER, factor * (self._total + 1) / max(1, self._counted))
 
-    def _choose(self, point: int, balance: Balance) -> Replica | None:
+    def _choose(self, point: int, balance: Balance, adapter: str | None = None) -> Replica | None:
         index = self._index
         if not index.opened:
             return None
+        if adapter is not None:
+            if (holder := self._choose_holder(point, balance, adapter)) is not None:
+                return holder
+            point, balance = point_of(adapter), Balance("prefix", balance.factor)
         choice, factor = balance
         if choice == "random":
             return self._by_seat[index.opened[_draw(point + next(self._numbers)) % len(index.opened)]]
@@ -188,6 +204,30 @@ class ReplicaSet:
                 if loads[seat] < bound and is_open[seat]:
                     return self._by_seat[seat]
         return self._by_seat[index.least(point)]
+
+    def _choose_holder(self, point: int, balance: Balance, adapter: str) -> Replica | None:
+        """Return a replica that has the adapter and no more than its fair share: the prefix's own, or the least loaded.
+
+        There are few, and not those of some stretch of the ring: the highest of their numbers for this prefix wins
+        (rendezvous hashing), in every Router alike.
+        """
+        bound, index = self.bound(balance.factor), self._index
+        loads, is_open = index.loads, index.is_open
+        fit = [r for r in self._holders.get(adapter, ()) if is_open[r.seat] and loads[r.seat] < bound]
+        if balance.choice == "prefix":
+            return max(fit, key=lambda r: _draw(point ^ r.point), default=None)
+        return min(fit, key=lambda r: (loads[r.seat], _draw(point ^ r.point)), default=None)
+
+    def _note_adapters(self, replica: Replica, before: Collection[str], now: Collection[str]) -> None:
+        for adapter in before:
+            holders = self._holders[adapter]
+            holders.discard(replica)
+            if not holders:
+                del self._holders[adapter]
+        if now:
+            replica.point = point_of(replica.entry.replica_id)
+        for adapter in now:
+            self._holders.setdefault(adapter, set()).add(replica)
 
     def _shift(self, replica: Replica, by: int) -> None:
         self._index.shift(replica.seat, by)

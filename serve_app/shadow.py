@@ -117,7 +117,8 @@ class Shadows:
         if self._pool.waiting():
             return "busy"
         variant = next(each for each in model.variants if each.name == shadow.variant)
-        target = Target(model.name, variant.name, variant.max_leases)
+        adapter = answered.request.adapter
+        target = Target(model.name, variant.name, variant.max_leases, None if adapter is None else adapter.key)
         return self._pool.try_lease(target, prefix=answered.prefix) or "busy"
 
     def _start(self, copy: _Copy) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from serve_app.config import PipelineVersionConfig
 from serve_app.contracts import ReplicaEntry, ReplicaState
 from serve_app.gateway import Gateway
-from serve_app.rollout.document import RoutedModel, RoutedVariant
+from serve_app.rollout.document import RoutedAdapter, RoutedModel, RoutedVariant
 
 
 def status_report(gateway: Gateway, serve_status: Any) -> dict[str, Any]:
@@ -27,11 +27,33 @@ def status_report(gateway: Gateway, serve_status: Any) -> dict[str, Any]:
 
 def _app(name: str, app: Any) -> dict[str, Any]:
     replicas = {d: dict(s.replica_states) for d, s in app.deployments.items()}
-    return {"name": name, "status": str(app.status.value), "message": app.message[-2000:], "deployments": replicas}
+    # A deployment says, for instance, what a replica needs that no node has.
+    message = app.message or "\n".join(filter(None, (deployment.message for deployment in app.deployments.values())))
+    return {"name": name, "status": str(app.status.value), "message": message[-2000:], "deployments": replicas}
 
 
 def _model(gateway: Gateway, model: RoutedModel) -> dict[str, Any]:
-    return {"name": model.name, "variants": [_variant(gateway, model.name, v) for v in model.variants]}
+    return {
+        "name": model.name,
+        "variants": [_variant(gateway, model.name, v) for v in model.variants],
+        "adapters": [_adapter(gateway, adapter) for adapter in model.adapters],
+    }
+
+
+def _adapter(gateway: Gateway, adapter: RoutedAdapter) -> dict[str, Any]:
+    entries = [entry for entry in gateway.pool.entries() if entry.model == adapter.model]
+    weights = gateway.view.split(adapter.name).weights
+    versions = [
+        {
+            "name": version.name,
+            "weight": weights[version.name],
+            "declared_weight": version.weight,
+            "source": version.source,
+            "loaded_replicas": sum(adapter.tags[version.name].key in entry.adapters for entry in entries),
+        }
+        for version in adapter.versions
+    ]
+    return {"name": adapter.name, "versions": versions}
 
 
 def _version(version: PipelineVersionConfig, weight: int) -> dict[str, Any]:
@@ -59,7 +81,9 @@ def _replica(entry: ReplicaEntry) -> dict[str, Any]:
         "replica_id": entry.replica_id,
         "url": entry.url,
         "state": entry.state.value,
+        "phase": entry.phase,
         "waiting": entry.load.waiting,
         "running": entry.load.running,
         "open_requests": entry.load.open_requests,
+        "adapters": list(entry.adapters),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from serve_app.contracts import AdapterTag
+
 
 class ReplicaUnreachable(Exception):
     """The replica's port cannot be reached, or the connection broke.
@@ -22,6 +24,10 @@ class ReplicaDraining(Exception):
     """The replica takes no new work."""
 
 
+class AdapterMissing(Exception):
+    """The replica cannot load the request's adapter."""
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
     """What a replica is sent."""
@@ -31,6 +37,7 @@ class UpstreamRequest:
     body: bytes
     request_id: str
     content_type: str = "application/json"
+    adapter: AdapterTag | None = None  # what the replica must have loaded for it
 
 
 class UpstreamResponse(Protocol):
@@ -65,5 +72,6 @@ class Upstream(Protocol):
         Raises:
             ReplicaUnreachable: nothing was received.
             ReplicaDraining: the replica refused because it is stopping.
+            AdapterMissing: the replica cannot load the adapter.
         """
         ...

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from serve_app.config import ApiKeyConfig, PipelineConfig, PipelineVersionConfig
 from serve_app.contracts import Hit
 from serve_app.credentials import KeyRing, WallClock, credential, wall_clock
 from serve_app.errors import Forbidden, UnknownModel
 from serve_app.prompts import CONDENSE, Passage, Turn, compile_condense, compile_prompt, render_condense, render_prompt
-from serve_app.rollout.document import RoutedModel, RoutingDocument, declared_split, parts
+from serve_app.rollout.document import RoutedAdapter, RoutedModel, RoutingDocument, declared_split, parts
 from serve_app.rollout.table import Split, TrafficTable, pick
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ class Prompt:
         return render_condense(self.condense, question, history)
 
 
+class Callee(NamedTuple):
+    """What a request names: a model, or an adapter of it."""
+
+    model: RoutedModel
+    adapter: RoutedAdapter | None = None
+
+
 def _prompt(version: PipelineVersionConfig) -> Prompt:
     template = compile_prompt(version.prompt, may_be_empty=version.no_passages == "answer")
     condense = version.condense.prompt if version.condense is not None else None
@@ -60,6 +67,7 @@ class RoutingView:
         self.document = document
         self._now = now
         self.models = {m.name: m for m in document.models}
+        self.adapters = {a.name: Callee(m, a) for m in document.models for a in m.adapters}
         self.pipelines = {p.name: p for p in document.pipelines}
         self.embedders = frozenset(document.embedders)
         self._keys = KeyRing(document.auth.keys, now=now)
@@ -90,8 +98,9 @@ class RoutingView:
         return self._keys.find(credential(authorization, x_api_key)) if self.document.auth.is_on else ANONYMOUS
 
     def authorize(self, caller: ApiKeyConfig, name: str) -> None:
-        """Raise UnknownModel or Forbidden unless the caller may use this model, pipeline or embedder."""
-        if name not in self.models and name not in self.pipelines and name not in self.embedders:
+        """Raise UnknownModel or Forbidden unless the caller may use this model, adapter, pipeline or embedder."""
+        is_model = name in self.models or name in self.adapters
+        if not is_model and name not in self.pipelines and name not in self.embedders:
             raise UnknownModel(name)
         if not self.may_use(caller, name):
             raise Forbidden(f"this API key may not use model {name!r}", param="model")
@@ -101,8 +110,13 @@ class RoutingView:
         if not caller.admin:
             raise Forbidden("this API key may not read the platform's status or command rollouts; it needs `admin: true`")
 
+    def callee(self, name: str) -> Callee | None:
+        """Return the model, or the adapter with its model, of this name, or None."""
+        model = self.models.get(name)
+        return self.adapters.get(name) if model is None else Callee(model)
+
     def may_use(self, caller: ApiKeyConfig, name: str) -> bool:
-        """Whether the caller's key covers the name."""
+        """Whether the caller's key covers the name: an adapter's by itself, for it may hold what its model does not."""
         return caller.models is None or name in caller.models
 
     def may_search(self, caller: ApiKeyConfig, collection: str) -> bool:
@@ -110,12 +124,18 @@ class RoutingView:
         return caller.collections is None or collection in caller.collections
 
     def split(self, name: str) -> Split:
-        """Return how the traffic of a model or pipeline is shared now."""
+        """Return how the traffic of a model, adapter or pipeline is shared now."""
         return self.table.by_name[name]
 
     def variant(self, model: RoutedModel, affinity: str) -> str:
         """Return the variant that owns this conversation."""
         return pick(self.split(model.name).ranges, affinity)
+
+    def adapter_version(self, adapter: RoutedAdapter, affinity: str) -> str:
+        """Return the adapter's version that owns this conversation."""
+        # Salted: by the same bucket, a canary of the adapter would be used by the conversations of the model's canary, and
+        # neither could be told from the other.
+        return pick(self.split(adapter.name).ranges, f"{affinity}/{adapter.name}")
 
     def version(self, pipeline: PipelineConfig, affinity: str) -> tuple[PipelineVersionConfig, Prompt]:
         """Return the pipeline version that owns this conversation, with its prompt."""

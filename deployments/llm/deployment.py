@@ -6,6 +6,7 @@ from typing import Any
 
 from autoscaling.signals import SafeSignals, engine_signals
 from deployments.handles import HandleDirectory
+from deployments.llm.adapter_metrics import AdapterMetrics
 from deployments.llm.engine import Engine
 from deployments.llm.phases import StartPhases
 from deployments.llm.replica import LlmReplica, ReplicaIdentity
@@ -28,7 +29,8 @@ def build_engine(identity: ReplicaIdentity, config: VariantConfig) -> Engine:
     stages = None
     if config.engine.pipeline_parallel_size > 1:
         stages = RayStages(model, config, host=identity.host, name=identity.replica_id)
-    phases = StartPhases(timeout_s=config.engine.start_timeout_s, on_end=StartMetrics(model, config.name).ended)
+    metrics = StartMetrics(model, config.name)
+    phases = StartPhases(timeout_s=config.engine.start_timeout_s, on_end=metrics.ended, on_progress=metrics.downloaded)
     return VllmEngine(model, config, stages=stages, phases=phases)
 
 
@@ -50,6 +52,8 @@ class LLM:
         engine = build_engine(identity, variant)
         self._replica = LlmReplica(identity, variant, engine=engine, directory=HandleDirectory(ROLLOUTS_APP))
         self._signals = SafeSignals(lambda: engine_signals(self._replica.load()))
+        if variant.engine.lora is not None:
+            self._replica.watch_adapters(AdapterMetrics(model, variant.name))
         await self._replica.start()
 
     async def wake(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from deployments.llm.stages import Rendezvous
-from deployments.llm.vllm import parse_arguments, set_environment
+from deployments.llm.vllm import engine_arguments, fetch_weights, set_environment
 from serve_app.config import VariantConfig
 
 logger = logging.getLogger("ray.serve")
@@ -18,15 +18,13 @@ def follow(model: str, config: VariantConfig, rendezvous: Rendezvous, *, host: s
         PlatformError: the weights are missing.
         Exception: what vLLM says of a stage that cannot start.
     """
-    from deployments.llm.sources import weights_folder
-
-    folder = weights_folder(config.source)
+    weights = fetch_weights(config)
     set_environment(config, host=host)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
-    args = parse_arguments(model, str(folder), engine=config.engine, rendezvous=rendezvous)
+    args = engine_arguments(model, weights.path, engine=config.engine, rendezvous=rendezvous)
     engine_args = AsyncEngineArgs.from_cli_args(args)
     engine_config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER, headless=True)
     executor = MultiprocExecutor(engine_config, monitor_workers=False)

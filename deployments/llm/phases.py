@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from serve_app.storage.progress import OnProgress
+
 PHASES = ("download", "load", "warm-up")  # scheduling comes before the replica lives
 
 
@@ -28,9 +30,12 @@ class StartPhases:
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         on_end: Callable[[str, float], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
+        """``on_end``: told of each phase and its seconds; ``on_progress``: told of the download, by other threads."""
         self.current = ""
         self.seconds: dict[str, float] = {}
+        self.on_progress = on_progress
         self._timeout_s = timeout_s
         self._clock = clock
         self._on_end = on_end

@@ -9,6 +9,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from deployments.llm.adapter_files import Label
+from deployments.llm.adapter_metrics import AdapterWatcher
+from deployments.llm.adapter_shelf import WORLD, AdapterShelf, World
+from deployments.llm.adapters import AdapterHost
 from deployments.llm.engine import Engine
 from deployments.llm.port import ReplicaPort
 from serve_app.config import VariantConfig
@@ -66,6 +70,8 @@ class LlmReplica:
         self._config = config
         self._engine = engine
         self._directory = directory
+        self._adapter_watcher: AdapterWatcher | None = None
+        self._shelf: AdapterShelf | None = None
         self._drain_margin_s = drain_margin_s
         self._port: ReplicaPort | None = None
         self._seq = itertools.count(1)
@@ -81,6 +87,10 @@ class LlmReplica:
             revision=revision(config, without=NOT_IN_ARGS),
         )
 
+    def watch_adapters(self, watcher: AdapterWatcher) -> None:
+        """Tell a watcher of adapters that come and go; call it before ``start``."""
+        self._adapter_watcher = watcher
+
     async def start(self) -> None:
         """Start the engine, open the port and register. Raises what the engine raises."""
         # From the first moment on, so that `manta status` shows a replica that is still loading.
@@ -88,7 +98,8 @@ class LlmReplica:
         self._heart = asyncio.create_task(self._keep_beating())
         try:
             app = await self._engine.start()
-            port = ReplicaPort(app, token=self._identity.token, host=self._identity.host)
+            self._shelf = self._new_shelf()
+            port = ReplicaPort(AdapterHost(app, self._shelf), token=self._identity.token, host=self._identity.host)
             url = await port.start()
         except BaseException:
             await self.stop()  # or the engine's processes would outlive the failed replica
@@ -96,6 +107,16 @@ class LlmReplica:
         self._port = port
         self._entry = replace(self._entry, url=url, state=ReplicaState.READY)
         await self._beat()
+
+    def _new_shelf(self) -> AdapterShelf | None:
+        room = self._config.engine.lora
+        adapters = None if room is None else self._engine.adapters()
+        if room is None or adapters is None:
+            return None
+        # As of weights: to a simulated engine a source is only a label.
+        is_simulated = self._config.engine.kind == "simulated"
+        world = World(fetch=Label, check=lambda *_: "simulated") if is_simulated else WORLD
+        return AdapterShelf(adapters, model=self._identity.model, room=room, world=world, watcher=self._adapter_watcher)
 
     def load(self) -> EngineLoad:
         """Return the engine's load with what is counted on the port."""
@@ -129,6 +150,8 @@ class LlmReplica:
             await self._tell(lambda: self._directory.deregister(self._identity.replica_id))
             if self._port is not None:
                 await self._port.stop()
+            if self._shelf is not None:
+                await self._shelf.close()
         finally:
             await self._engine.stop()
 
@@ -143,10 +166,23 @@ class LlmReplica:
     async def _keep_beating(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
+            await self._step_back_if_ill()
             await self._beat()
 
+    async def _step_back_if_ill(self) -> None:
+        """Take no more work once the engine is dead: Serve needs some checks of its own before it replaces the replica."""
+        if self._port is None or self._port.guard.is_draining:
+            return
+        try:
+            await self._engine.check_health()
+        except Exception as err:
+            logger.warning("the engine cannot go on, so this replica takes no more work: %s", err)
+            self._port.guard.is_draining = True
+            self._entry = replace(self._entry, state=ReplicaState.DRAINING)
+
     async def _beat(self) -> None:
-        entry = replace(self._entry, load=self.load())
+        adapters = () if self._shelf is None else self._shelf.keys()
+        entry = replace(self._entry, load=self.load(), phase=self._engine.phase(), adapters=adapters)
         await self._tell(lambda: self._directory.heartbeat(entry, next(self._seq)))
 
     async def _tell(self, say: Callable[[], Awaitable[None]]) -> None:

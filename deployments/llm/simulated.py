@@ -12,7 +12,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from deployments.llm.engine import AsgiApp
+from deployments.llm.engine import CURRENT_ADAPTER, AdapterEngine, AsgiApp, LoadedAdapter
 from deployments.rate import Rate
 from deployments.slots import Slots
 from serve_app.config import SimulatedLatency
@@ -36,6 +36,21 @@ class _BadField(ValueError):
         self.param = param
 
 
+class SimulatedAdapters:
+    """Remembers which adapters there are; implements AdapterEngine."""
+
+    def __init__(self) -> None:
+        self.loaded: set[LoadedAdapter] = set()
+
+    async def load(self, adapter: LoadedAdapter, folder: str) -> None:  # noqa: ARG002
+        """Take an adapter in."""
+        self.loaded.add(adapter)
+
+    async def unload(self, adapter: LoadedAdapter) -> None:
+        """Let an adapter go."""
+        self.loaded.discard(adapter)
+
+
 class SimulatedEngine:
     """An Engine that sleeps instead of computing."""
 
@@ -45,6 +60,7 @@ class SimulatedEngine:
         self._slots = Slots(latency.slots)
         self._generated = Rate(clock=clock)
         self._requests = 0
+        self._adapters = SimulatedAdapters()
 
     async def start(self) -> AsgiApp:
         """Return the app after ``start_s`` seconds. Raises RuntimeError when it is meant to fail."""
@@ -58,6 +74,10 @@ class SimulatedEngine:
         ]
         return Starlette(routes=routes)
 
+    def phase(self) -> str:
+        """Return nothing: its start has no parts."""
+        return ""
+
     def load(self) -> EngineLoad:
         """Return the load as a real engine would; the cache use is the share of busy slots."""
         slots = self._slots
@@ -68,6 +88,10 @@ class SimulatedEngine:
             slots=slots.count,
             tokens_per_s=self._generated.per_s(),
         )
+
+    def adapters(self) -> AdapterEngine:
+        """Return what takes adapters in: answers of their requests begin with the adapter and its version."""
+        return self._adapters
 
     async def check_health(self) -> None:
         """Always healthy."""
@@ -96,8 +120,10 @@ class SimulatedEngine:
         if (failed := await self._fault()) is not None:
             return failed
         prompt_tokens = len(json.dumps(body.get("messages") or body.get("prompt") or "")) // 4
-        tokens = self._tokens(prompt_tokens, count)
-        shape = _Shape(kind, self._model)
+        adapter = CURRENT_ADAPTER.get()
+        words = WORDS if adapter is None else (adapter.key, *WORDS)
+        tokens = self._tokens(prompt_tokens, itertools.islice(itertools.cycle(words), count))
+        shape = _Shape(kind, self._model if adapter is None else adapter.public_name)
         if body.get("stream"):
             return StreamingResponse(shape.stream(tokens), media_type="text/event-stream")
         text = "".join([token async for token in tokens])
@@ -116,12 +142,12 @@ class SimulatedEngine:
             return JSONResponse({"error": error}, status_code=500)
         return None
 
-    async def _tokens(self, prompt_tokens: int, count: int) -> AsyncGenerator[str, None]:
+    async def _tokens(self, prompt_tokens: int, words: Iterator[str]) -> AsyncGenerator[str, None]:
         async with self._slots:
             await asyncio.sleep(prompt_tokens * self._latency.prefill_s_per_token)
             # Absolute deadlines: late wake-ups of a busy machine must not add up to a slower simulated engine.
             due_s = time.monotonic()
-            for word in itertools.islice(itertools.cycle(WORDS), count):
+            for word in words:
                 due_s += self._latency.decode_s_per_token
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
                 self._generated.add(1)

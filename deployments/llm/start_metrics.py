@@ -7,6 +7,7 @@ from typing import Any
 
 from deployments.ray_metrics import ray_metric
 from serve_app.metrics import REPLICA_DOWNLOAD, REPLICA_START, Metric
+from serve_app.storage.progress import Progress
 
 
 class StartMetrics:
@@ -20,7 +21,7 @@ class StartMetrics:
         """Show how long a phase took."""
         self._start.set(seconds, tags={**self._labels, "phase": phase})
 
-    def downloaded(self, done_bytes: int, total_bytes: int) -> None:
+    def downloaded(self, progress: Progress) -> None:
         """Show how far the download is."""
-        self._download.set(done_bytes, tags={**self._labels, "of": "done"})
-        self._download.set(total_bytes, tags={**self._labels, "of": "total"})
+        self._download.set(progress.done_bytes, tags={**self._labels, "of": "done"})
+        self._download.set(progress.total_bytes, tags={**self._labels, "of": "total"})

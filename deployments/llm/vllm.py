@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import multiprocessing
 import os
@@ -12,14 +11,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from deployments.llm.engine import AsgiApp
+from deployments.llm.engine import AdapterEngine, AsgiApp
 from deployments.llm.phases import StartPhases
-from deployments.llm.sources import weights_folder
+from deployments.llm.sources import WeightsFolder, weights_folder
 from deployments.llm.stages import Rendezvous, Stages
+from deployments.llm.vllm_args import is_streamed, parse_args, vllm_args
+from deployments.llm.vllm_lora import attach_lora
 from deployments.llm.worker_extension import StageExtension
 from deployments.rate import Rate
 from serve_app.config import EngineConfig, VariantConfig, source_kind
 from serve_app.contracts import EngineLoad
+from serve_app.storage.cache import cache_from
+from serve_app.storage.progress import OnProgress
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -50,6 +53,8 @@ class VllmEngine:
         self._phases = phases or StartPhases(timeout_s=config.engine.start_timeout_s, clock=clock)
         self._llm: AsyncLLM | None = None
         self._latest = _LatestStats(Rate(clock=clock))
+        self._weights: WeightsFolder | None = None
+        self._adapters: AdapterEngine | None = None
         self._watch: asyncio.Task[None] | None = None
         self._failure = ""
 
@@ -63,19 +68,26 @@ class VllmEngine:
             Exception: whatever vLLM says of a configuration it cannot run.
         """
         async with self._phases.phase("download"):
-            folder = await asyncio.to_thread(weights_folder, self._config.source)
+            self._weights = await asyncio.to_thread(fetch_weights, self._config, on_progress=self._phases.on_progress)
         async with self._phases.phase("load"):
             rendezvous = self._stages.start() if self._stages is not None else None
             set_environment(self._config, host=rendezvous.host if rendezvous is not None else None)
             args = await asyncio.to_thread(
-                parse_arguments, self._model, str(folder), engine=self._config.engine, rendezvous=rendezvous
+                engine_arguments, self._model, self._weights.path, engine=self._config.engine, rendezvous=rendezvous
             )
             self._llm = await self._load(args)
         async with self._phases.phase("warm-up"):
             if rendezvous is not None:
                 await self._llm.collective_rpc(StageExtension.prepare_stage.__name__)
             await _warm_up(self._llm)
-        return await _new_app(self._llm, args)
+        app, state = await _new_app(self._llm, args)
+        if self._config.engine.lora is not None:
+            self._adapters = attach_lora(state, self._llm)
+        return app
+
+    def adapters(self) -> AdapterEngine | None:
+        """Return what loads LoRA adapters; None before the start, and where the engine takes none."""
+        return self._adapters
 
     async def _load(self, args: Any) -> AsyncLLM:
         if self._stages is not None:
@@ -96,6 +108,10 @@ class VllmEngine:
         self._failure = await stages.ended()
         logger.error("%s: this replica cannot go on", self._failure)
         _kill_processes()
+
+    def phase(self) -> str:
+        """Return what the start does right now."""
+        return self._phases.current
 
     def load(self) -> EngineLoad:
         """Return what the scheduler last said; nothing unfinished in the front end means that nothing waits or runs."""
@@ -122,6 +138,8 @@ class VllmEngine:
             self._llm.shutdown(timeout=5.0)
         if self._stages is not None:
             self._stages.stop()
+        if self._weights is not None:
+            self._weights.close()
 
 
 class _LatestStats:
@@ -182,42 +200,40 @@ def set_environment(config: VariantConfig, *, host: str | None) -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "1")
+    # What an engine compiles is kept beside the weights: the next replica of this node finds it. Their own defaults are
+    # the home folder, which a container loses, and the temporary one.
+    compiled = cache_from().root / "compiled"
+    for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        os.environ.setdefault(name, str(compiled / name.partition("_")[0].lower()))
     if host is not None:
         os.environ.setdefault("VLLM_HOST_IP", host)
     if source_kind(config.source) != "hub":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def parse_arguments(model: str, folder: str, *, engine: EngineConfig, rendezvous: Rendezvous | None) -> Any:
-    """Return vLLM's own parsed arguments, so that its defaults and checks are the ones of `vllm serve`."""
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
+def fetch_weights(config: VariantConfig, *, on_progress: OnProgress | None = None) -> WeightsFolder:
+    """Return what this node's part of the engine is to load. May download for minutes. Raises MissingWeights."""
+    return weights_folder(config.source, is_streamed=is_streamed(config.source, config.engine), on_progress=on_progress)
 
-    parser = make_arg_parser(FlexibleArgumentParser())
-    args = parser.parse_args([])
-    args.model, args.served_model_name = folder, [model]
-    args.tensor_parallel_size = engine.tensor_parallel_size
-    args.pipeline_parallel_size = engine.pipeline_parallel_size
-    args.dtype, args.enforce_eager = engine.dtype, engine.enforce_eager
-    args.max_model_len, args.max_num_seqs = engine.max_model_len, engine.max_num_seqs
+
+def engine_arguments(model: str, folder: str, *, engine: EngineConfig, rendezvous: Rendezvous | None) -> Any:
+    """Return vLLM's parsed arguments of this stage, or of an engine that has no stages. Raises ArgumentsError."""
+    arguments = vllm_args(model, folder, engine)
     if rendezvous is not None:
-        args.distributed_executor_backend = "mp"
-        args.nnodes, args.node_rank = rendezvous.stages, rendezvous.stage
-        args.master_addr, args.master_port = rendezvous.host, rendezvous.port
-        args.worker_extension_cls = f"{StageExtension.__module__}.{StageExtension.__qualname__}"
-    for name, value in engine.engine_args.items():
-        if not hasattr(args, name):
-            raise ValueError(f"engine_args: vLLM has no engine argument {name!r}")
-        setattr(args, name, parse_section(parser, name, value) if isinstance(value, dict) else value)
+        arguments |= {
+            "distributed_executor_backend": "mp",
+            "nnodes": rendezvous.stages,
+            "node_rank": rendezvous.stage,
+            "master_addr": rendezvous.host,
+            "master_port": rendezvous.port,
+            "worker_extension_cls": f"{StageExtension.__module__}.{StageExtension.__qualname__}",
+        }
+    args = parse_args(arguments)
+    if rendezvous is not None:
+        # All that this process sees. Unless it is told, vLLM asks the platform how many ranks a node has, and on CPU that
+        # says one, whatever the tensor-parallel size.
+        args.device_ids = list(range(engine.tensor_parallel_size))
     return args
-
-
-def parse_section(parser: Any, name: str, section: dict[str, Any]) -> Any:
-    """Return a section of vLLM's configuration as vLLM's own class, which its parser makes of JSON. Raises ValueError."""
-    try:
-        return getattr(parser.parse_args([f"--{name.replace('_', '-')}", json.dumps(section)]), name)
-    except SystemExit as err:
-        raise ValueError(f"engine_args.{name}: vLLM refuses the value; its own words are in the lines above") from err
 
 
 def _kill_processes() -> None:
@@ -235,11 +251,12 @@ def _new_llm(args: Any, latest: _LatestStats) -> AsyncLLM:
     return AsyncLLM.from_engine_args(engine_args, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[latest.factory()])
 
 
-async def _new_app(llm: AsyncLLM, args: Any) -> AsgiApp:
+async def _new_app(llm: AsyncLLM, args: Any) -> tuple[AsgiApp, Any]:
+    """Return vLLM's app and its state."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
     tasks = await llm.get_supported_tasks()
-    app: AsgiApp = build_app(args, tasks, llm.model_config)
-    await init_app_state(llm, app.state, args, tasks)  # type: ignore[attr-defined]  # FastAPI's
-    return app
+    app = build_app(args, tasks, llm.model_config)
+    await init_app_state(llm, app.state, args, tasks)
+    return app, app.state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
@@ -16,7 +17,12 @@ def load_or_exit(file: Path, *, check_files: bool = True) -> PlatformConfig:
     try:
         return load_platform(file, check_files=check_files)
     except ConfigError as err:
-        count = len(err.problems)
-        typer.echo(err, err=True)
-        typer.echo(f"{count} problem{'' if count == 1 else 's'} in {file}", err=True)
-        raise typer.Exit(1) from err
+        exit_with(file, err)
+
+
+def exit_with(file: Path, error: ConfigError) -> NoReturn:
+    """Print the problems of a configuration on stderr, and exit with 1."""
+    count = len(error.problems)
+    typer.echo(error, err=True)
+    typer.echo(f"{count} problem{'' if count == 1 else 's'} in {file}", err=True)
+    raise typer.Exit(1) from error

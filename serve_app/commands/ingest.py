@@ -1,4 +1,4 @@
-"""`manta ingest PATH --collection NAME`."""
+"""`manta ingest PATH --collection NAME`; PATH may be s3://bucket/prefix."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ def run(*, url: str) -> None:
     console = Console()
     console.print(applications(report))
     console.print(variants(report))
+    if any(model.get("adapters") for model in report["models"]):
+        console.print(adapters(report))
     console.print(pipelines(report))
     console.print(f"requests waiting in the Router: {report['waiting_in_router']}")
 
@@ -39,10 +42,27 @@ def variants(report: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for model in report["models"]:
         for v in model["variants"]:
-            states = ", ".join(f"{count} {state}" for state, count in v["replicas"].items() if count) or "0"
+            states = ", ".join(f"{count} {state}{_phases(v, state)}" for state, count in v["replicas"].items() if count) or "0"
             numbers = (str(v["queue_depth"]), str(v["running"]), f"{100 * v['kv_cache_usage_ratio']:.0f}")
             table.add_row(model["name"], v["name"], weight(v), v["engine"], states, *numbers)
     return table
+
+
+def adapters(report: Mapping[str, Any]) -> Table:
+    """Return one line per version of an adapter."""
+    table = Table("adapter", "version", "weight %", "source", title="adapters")
+    table.add_column("loaded in replicas", justify="right")
+    for model in report["models"]:
+        for adapter in model.get("adapters", ()):
+            for v in adapter["versions"]:
+                table.add_row(adapter["name"], v["name"], weight(v), v["source"], str(v["loaded_replicas"]))
+    return table
+
+
+def _phases(variant: Mapping[str, Any], state: str) -> str:
+    """Return what the replicas of a state do, where they say it."""
+    found = Counter(each["phase"] for each in variant["replicas_detail"] if each["state"] == state and each["phase"])
+    return f" ({', '.join(f'{count} {phase}' for phase, count in sorted(found.items()))})" if found else ""
 
 
 def pipelines(report: Mapping[str, Any]) -> Table:

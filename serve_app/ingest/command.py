@@ -16,7 +16,7 @@ from serve_app.errors import BadRequest
 from serve_app.ingest.chunk import DEFAULT_MAX_TOKENS, DEFAULT_OVERLAP_TOKENS, ChunkSizes
 from serve_app.ingest.report import IngestReport
 from serve_app.ingest.run import IngestRun
-from serve_app.ingest.sources import SourceSet, find_sources
+from serve_app.ingest.sources import SourceSet, opened
 from serve_app.ingest.tokens import Tokenizer
 
 SHOWN_FAILURES = 20
@@ -27,12 +27,12 @@ SPECIAL_TOKENS = 2
 class IngestOptions:
     """What the command line says."""
 
-    path: Path
+    source: str | Path  # a file, a folder, or s3://bucket/prefix
     collection: str
     prune: bool = False  # delete documents of the same root whose file is gone
     max_tokens: int = DEFAULT_MAX_TOKENS
     overlap_tokens: int = DEFAULT_OVERLAP_TOKENS
-    root_name: str | None = None  # first part of document ids; None: the folder's name
+    root_name: str | None = None  # first part of document ids; None: the folder's name, or the prefix's last part
 
 
 async def ingest(
@@ -43,21 +43,22 @@ async def ingest(
     tokenizer: Tokenizer,
     console: Console | None = None,
 ) -> IngestReport:  # fmt: skip
-    """Ingest a file or folder, show the progress and a summary, and return the report.
+    """Ingest a file, a folder or a prefix, show the progress and a summary, and return the report.
 
     Raises:
         BadRequest: an option cannot work; ``param`` names it.
         EmbeddingMismatch: the collection was filled by another embedder.
+        MissingWeights: what is in object storage cannot be downloaded.
         Unavailable: the platform is not running or went away; what was stored so far stays.
     """
     console = console or Console(stderr=True)
     logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns about every oddity of a file that it can read
     sizes = _sizes(options, tokenizer)
-    sources = find_sources(options.path, options.root_name)
-    if options.prune and not sources.is_whole:
-        raise BadRequest("--prune needs a folder: a single file does not say what else is gone", param="prune")
     run = IngestRun(options.collection, store, embedder=embedder, tokenizer=tokenizer, sizes=sizes)
-    report = await _run_with_progress(run, sources, prune=options.prune, console=console)
+    with opened(options.source, options.root_name, console=console) as sources:
+        if options.prune and not sources.is_whole:
+            raise BadRequest("--prune needs a folder: a single file does not say what else is gone", param="prune")
+        report = await _run_with_progress(run, sources, prune=options.prune, console=console)
     console.print(summary(report))
     for failure in report.failures[:SHOWN_FAILURES]:
         console.print(f"[red]failed[/] {escape(failure.document_id)}: {escape(failure.message)}", soft_wrap=True)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
 
 from serve_app.errors import BadRequest
 from serve_app.ingest.chunk import CHUNKER_VERSION, ChunkSizes
 from serve_app.ingest.parse import PARSER_VERSION, PARSERS
 from serve_app.ingest.tokens import Tokenizer
+from serve_app.storage.folders import fetch, open_storage
+from serve_app.storage.location import is_remote, parse_location
+from serve_app.storage.remote import list_folder
+from serve_app.storage.terminal import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,32 @@ def find_sources(path: Path, root_name: str | None = None) -> SourceSet:
         raise BadRequest(f"nothing to ingest in {path}: no file with {', '.join(sorted(PARSERS))}", param="path")
     files = sorted((SourceFile(f, f"{root}/{f.relative_to(path).as_posix()}") for f in readable), key=_by_id)
     return SourceSet(root, tuple(files), ignored=len(found) - len(readable), is_whole=True)
+
+
+@contextmanager
+def opened(source: str | Path, root_name: str | None = None, *, console: Console) -> Iterator[SourceSet]:
+    """Yield the files of a path, or of ``s3://bucket/prefix``: these are downloaded, and stay until the context ends.
+
+    Document ids of a prefix begin with its last part, as those of a folder with its name.
+
+    Raises:
+        BadRequest: the path is missing, or there is nothing under it that can be read.
+        MissingWeights: the objects cannot be downloaded.
+    """
+    if not is_remote(str(source)):
+        yield find_sources(Path(source), root_name)
+        return
+    place, storage = parse_location(str(source), may_be_bucket=True), open_storage()
+    remote = list_folder(storage.s3, place, keep=_is_readable)
+    with shown(console, f"downloading {place.uri}") as report:
+        folder = fetch(remote, storage, kind="documents", on_progress=report)
+    with folder:
+        yield replace(find_sources(folder.path, root_name or place.name), ignored=remote.left_out)
+
+
+def _is_readable(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in PARSERS and not any(part.startswith(".") for part in path.parts)
 
 
 def content_hash(data: bytes, *, tokenizer: Tokenizer, sizes: ChunkSizes) -> str:

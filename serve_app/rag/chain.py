@@ -79,10 +79,11 @@ async def _answer(gateway: Gateway, call: Call, to: _Asked, *, created: int) -> 
         return refused(call, form, version=version, findings=findings, created=created)
     # Templates are the operator's and may be slow, passages may be long; other callers' streams go on meanwhile.
     text, citations = await asyncio.to_thread(_prepared, prompt, asked.question, hits)
-    model = gateway.view.models.get(version.model)
-    if model is None:  # gone while the passages were searched
+    callee = gateway.view.callee(version.model)
+    if callee is None:  # gone while the passages were searched
         raise UnknownModel(pipeline.name)
-    reply = await gateway.relay(inner_call(call, {**asked.put(text), "model": version.model}, variant=version.variant), model)
+    inner = inner_call(call, {**asked.put(text), "model": version.model}, variant=version.variant)
+    reply = await gateway.relay(inner, *callee)
     body = cited(reply.body, form, Findings(pipeline.name, query, plan, citations))
     return dataclasses.replace(reply, body=body, pipeline_version=version.name)
 

@@ -61,8 +61,8 @@ def _latest(asked: Asked, config: CondenseConfig) -> list[Turn]:
 
 async def _written(gateway: Gateway, call: Call, *, model: str, config: CondenseConfig, request: str) -> str:
     """Return the query that the model writes, or nothing."""
-    routed = gateway.view.models.get(model)
-    if routed is None:
+    callee = gateway.view.callee(model)
+    if callee is None:
         raise UnknownModel(model)
     body = {
         "model": model,
@@ -73,7 +73,7 @@ async def _written(gateway: Gateway, call: Call, *, model: str, config: Condense
     }
     # An id of its own, since engines take two requests with one id for one; and who writes the query answers no client.
     inner = inner_call(call, body, path=CHAT_PATH, request_id=f"{call.request_id}-query", answerer=Answerer())
-    reply = await gateway.relay(inner, routed)
+    reply = await gateway.relay(inner, *callee)
     if not isinstance(reply.body, bytes):  # asked for or not
         await reply.body.aclose()
         return ""

@@ -59,7 +59,7 @@ class Answer:
     async def reply(self, reply: Reply) -> None:
         """Send what the gateway answered."""
         is_named = self.answerer.variant is not None
-        self.answerer = Answerer(reply.model, reply.variant, reply.pipeline_version)
+        self.answerer = Answerer(reply.model, reply.variant, reply.pipeline_version, reply.adapter_version)
         headers = [(b"content-type", reply.content_type.encode()), *_encoded(reply.headers)]
         if self._is_streaming:
             await self._go_on(reply, is_named=is_named)
@@ -75,7 +75,7 @@ class Answer:
 
     async def begin_stream(self) -> None:
         """Begin a stream of events whose first one is still to come. Its headers name a variant only if that is certain."""
-        self.answerer = replace(self.answerer, variant=self.answerer.told_variant)
+        self.answerer = replace(self.answerer, variant=self.answerer.told_variant, adapter_version=None)
         await self._start(200, [(b"content-type", STREAM_TYPE.encode()), *STREAM_HEADERS])
         self._is_streaming = True
 
@@ -116,6 +116,7 @@ class Answer:
             ("x-manta-model", answerer.model),
             ("x-manta-variant", answerer.variant),
             ("x-manta-pipeline-version", answerer.pipeline_version),
+            ("x-manta-adapter-version", answerer.adapter_version),
         )
         return [(name.encode(), value.encode()) for name, value in said if value is not None]
 

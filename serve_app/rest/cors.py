@@ -11,6 +11,7 @@ EXPOSED = (
     "x-manta-model",
     "x-manta-variant",
     "x-manta-pipeline-version",
+    "x-manta-adapter-version",
     "x-ratelimit-limit-requests",
     "x-ratelimit-limit-tokens",
     "x-ratelimit-remaining-requests",

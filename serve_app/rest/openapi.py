@@ -34,6 +34,7 @@ _HEADERS: Json = {
     "x-manta-model": {"description": "Which model answered.", **_TEXT},
     "x-manta-variant": {"description": "Which variant of it; `embedder` for embedders.", **_TEXT},
     "x-manta-pipeline-version": {"description": "Which version of the pipeline, if one was called.", **_TEXT},
+    "x-manta-adapter-version": {"description": "Which version of the adapter, if one answered.", **_TEXT},
     "retry-after": {"description": "Seconds after which a retry makes sense.", "schema": {"type": "integer"}},
 }
 _ERROR_FIELDS = {

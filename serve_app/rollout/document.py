@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from serve_app.config import (
+    AdapterConfig,
     AuthConfig,
     Config,
     LimitsConfig,
@@ -23,8 +25,10 @@ from serve_app.config import (
     VariantConfig,
     VectorStoresConfig,
 )
+from serve_app.config_fields import public_name
 from serve_app.config_rollouts import RolloutConfig, ShadowConfig, rollout_problems, shadow_problems
 from serve_app.config_rules import refuse, share_problems, variant_units
+from serve_app.contracts import AdapterTag
 from serve_app.rollout.table import Share, Split
 
 # Changing these in place does not restart replicas, so they are no part of what a replica is made of.
@@ -46,6 +50,40 @@ class RoutedVariant(Config):
     max_model_len: int | None = Field(None, description="Longest prompt plus answer, in tokens, where it is configured.")
 
 
+class RoutedAdapterVersion(Config):
+    """A version of a LoRA adapter as Routers see it."""
+
+    name: str = Field(description="Name of the version.")
+    source: str = Field(description="Where its weights are.")
+    weight: int = Field(ge=0, le=100, description="Declared share of the adapter's conversations in percent.")
+    revision: str = Field(description="Digest of what it is made of: another one is another version.")
+
+
+class RoutedAdapter(Config):
+    """A LoRA adapter of a model, called as a model of its own."""
+
+    name: str = Field(description="Public name, MODEL:ADAPTER.")
+    versions: tuple[RoutedAdapterVersion, ...] = Field(min_length=1, description="Versions, in the declared order.")
+    rollout: RolloutConfig | None = Field(None, description="How the canary's share grows.")
+
+    @cached_property
+    def model(self) -> str:
+        """The model whose replicas load it."""
+        return self.name.partition(":")[0]
+
+    @cached_property
+    def tags(self) -> Mapping[str, AdapterTag]:
+        """What a replica is told of each version, by its name."""
+        adapter = self.name.partition(":")[2]
+        return {v.name: AdapterTag(f"{adapter}/{v.name}", v.source, v.revision) for v in self.versions}
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        refuse(share_problems("versions", self.versions))
+        refuse(rollout_problems("versions", self.versions, self.rollout))
+        return self
+
+
 class RoutedModel(Config):
     """A model and the variants that share its traffic."""
 
@@ -53,6 +91,7 @@ class RoutedModel(Config):
     variants: tuple[RoutedVariant, ...] = Field(min_length=1, description="Variants, in the declared order.")
     rollout: RolloutConfig | None = Field(None, description="How the canary's share grows.")
     shadow: ShadowConfig | None = Field(None, description="Copies of requests.")
+    adapters: tuple[RoutedAdapter, ...] = Field((), description="LoRA adapters that its replicas load when asked.")
     fallback: bool = Field(True, description="Whether another variant answers what one has failed before its first byte.")
     first_byte_timeout_s: float | None = Field(None, description="Seconds without a stream's first byte that are a failure.")
 
@@ -112,16 +151,16 @@ def routing_document(config: PlatformConfig) -> RoutingDocument:
     )
 
 
-Part = RoutedModel | PipelineConfig
+Part = RoutedModel | RoutedAdapter | PipelineConfig
 
 
 def parts(document: RoutingDocument) -> tuple[Part, ...]:
     """Return everything whose traffic is split."""
-    return (*document.models, *document.pipelines)
+    return (*document.models, *(adapter for model in document.models for adapter in model.adapters), *document.pipelines)
 
 
 def declared_split(part: Part) -> Split:
-    """Return how the traffic of a model or pipeline is shared by its declared weights."""
+    """Return how the traffic of a model, adapter or pipeline is shared by its declared weights."""
     owners = part.variants if isinstance(part, RoutedModel) else part.versions
     baseline = part.rollout.baseline if part.rollout is not None else owners[0].name
     shares = tuple(Share(variant=each.name, weight=each.weight) for each in owners)
@@ -132,6 +171,8 @@ def revisions(part: Part) -> dict[str, str]:
     """Return what each variant or version is made of, as digests: weights are no part of it."""
     if isinstance(part, RoutedModel):
         return {variant.name: variant.revision for variant in part.variants}
+    if isinstance(part, RoutedAdapter):
+        return {version.name: version.revision for version in part.versions}
     return {version.name: revision(version) for version in part.versions}
 
 
@@ -148,9 +189,18 @@ def _routed_model(model: ModelConfig, *, has_budget: bool) -> RoutedModel:
         variants=tuple(_routed(variant, has_budget=has_budget) for variant in model.variants),
         rollout=model.rollout,
         shadow=model.shadow,
+        adapters=tuple(_routed_adapter(model.name, adapter) for adapter in model.adapters),
         fallback=model.fallback,
         first_byte_timeout_s=model.first_byte_timeout,
     )
+
+
+def _routed_adapter(model: str, adapter: AdapterConfig) -> RoutedAdapter:
+    versions = (
+        RoutedAdapterVersion(name=version.name, source=version.source, weight=version.weight, revision=revision(version))
+        for version in adapter.served
+    )
+    return RoutedAdapter(name=public_name(model, adapter.name), versions=tuple(versions), rollout=adapter.rollout)
 
 
 def _routed_stores(stores: VectorStoresConfig | None) -> RoutedVectorStores | None:

@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from serve_app.config import Config, Name
+from serve_app.config import Config, Name, PublicName
 
 BUCKETS = 10_000
 
@@ -72,15 +72,15 @@ def arrange(names: Sequence[str]) -> tuple[str, ...]:
 class Share(Config):
     """A variant's part of the traffic."""
 
-    variant: Name = Field(description="Name of the variant, or of a pipeline's version.")
+    variant: Name = Field(description="Name of the variant, or of an adapter's or a pipeline's version.")
     weight: int = Field(ge=0, le=100, description="Percent of conversations.")
     is_withdrawn: bool = Field(False, description="Taken out for a fault: what waits there for its first byte goes elsewhere.")
 
 
 class Split(Config):
-    """How the traffic of one model or pipeline is shared."""
+    """How the traffic of one model, adapter or pipeline is shared."""
 
-    name: Name = Field(description="The model or pipeline.")
+    name: PublicName = Field(description="The model, adapter (`MODEL:ADAPTER`) or pipeline.")
     shares: tuple[Share, ...] = Field(min_length=1, description="Shares in the declared order.")
     baseline: Name = Field(description="The variant that stands in for the others.")
 

@@ -136,5 +136,6 @@ class RpcCall:
             ("x-manta-model", origin.model),
             ("x-manta-variant", origin.variant),
             ("x-manta-pipeline-version", origin.pipeline_version),
+            ("x-manta-adapter-version", (self._reply or self._answerer).adapter_version or ""),
         ]
         return [*((key, value) for key, value in said if value), *self._headers]

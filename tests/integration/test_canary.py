@@ -210,7 +210,7 @@ def test_a_bad_configuration_is_refused_and_the_table_in_force_stays(platform: P
     abort(platform)
     schema = platform.schema(weighted({"stable": 40, "canary": 60}))
     rollouts = next(app for app in schema["applications"] if app["name"] == "rollouts")
-    rollouts["deployments"][0]["user_config"]["routing"]["models"][0]["variants"][0]["weight"] = 90  # makes 150
+    rollouts["deployments"][0]["user_config"]["platform"]["models"][0]["variants"][0]["weight"] = 90  # makes 150
     [pid] = replica_pids(platform.cluster.applications())["rollouts"]
     platform.cluster.deploy(schema)
     deadline_s = time.monotonic() + 60

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from deployments import rollouts as rollouts_module
+from deployments.declared import declared
 from deployments.rollouts import TTL_S, Rollouts
-from serve_app.config import RolloutConfig
-from serve_app.contracts import DirectorySnapshot, EngineLoad
+from serve_app.contracts import DirectorySnapshot, EngineLoad, ReplicaEntry
 from serve_app.errors import RolloutConflict, UnknownRollout
 from serve_app.rollout.controller import Kept
-from serve_app.rollout.document import RoutingDocument
+from serve_app.rollout.document import RoutingDocument, revisions
 from serve_app.rollout.table import TrafficTable
 from serve_app.rollout.telemetry import Outcome, RouterReport, VariantStats
 from tests.unit.deployments.fakes import MemoryState
-from tests.unit.serve_app.fakes import FakeClock, document, entry, model, turns, until
+from tests.unit.serve_app.fakes import PIPELINE, FakeClock, entry, turns, until
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +28,26 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollouts_module, "COALESCE_S", 0.0)
 
 
+def chat(*weights: tuple[str, int], **more: Any) -> dict[str, Any]:
+    engine = {"kind": "simulated"}
+    variants = [{"name": name, "source": "org/m", "weight": weight, "engine": engine} for name, weight in weights]
+    return {"name": "chat", "variants": variants, **more}
+
+
 def config(**changes: Any) -> dict[str, object]:
-    return {"routing": document(**changes).model_dump(mode="json")}
+    """Return a user_config whose platform has a model, a pipeline and an embedder."""
+    platform = {
+        "models": [chat(("stable", 100))],
+        "pipelines": [PIPELINE.model_dump(mode="json", exclude_unset=True)],
+        "embedders": [{"name": "minilm", "source": "org/minilm"}],
+    }
+    return {"platform": {**platform, **changes}}
+
+
+def canary_entry() -> ReplicaEntry:
+    """Return a ready replica that is made of what ``canary`` declares."""
+    (model,) = declared(canary()).routing.models
+    return entry("c1", "canary", revision=revisions(model)["canary"])
 
 
 @dataclass
@@ -56,7 +74,7 @@ class World:
         it = await self.start(user_config)
         self.clock.now_s += TTL_S + 0.1
         await it.heartbeat(entry("r1"), 1)
-        await it.heartbeat(entry("c1", "canary"), 1)
+        await it.heartbeat(canary_entry(), 1)
         return it
 
 
@@ -75,13 +93,12 @@ async def made(clock: FakeClock | None = None) -> Rollouts:
     return await World(clock or FakeClock()).start(config())
 
 
-ROLLOUT = RolloutConfig.model_validate({"steps": [{"weight": 10}, {"weight": 50}]})
+ROLLOUT = {"steps": [{"weight": 10}, {"weight": 50}]}
 
 
 def canary(**changes: Any) -> dict[str, object]:
     """Return a configuration whose canary rolls out."""
-    chat = model(("stable", 100), ("canary", 0)).model_copy(update={"rollout": ROLLOUT, **changes})
-    return config(models=(chat,))
+    return config(models=[chat(("stable", 100), ("canary", 0), rollout=ROLLOUT, **changes)])
 
 
 def table(snapshot: DirectorySnapshot) -> TrafficTable:
@@ -107,7 +124,8 @@ async def test_a_newcomer_is_told_at_once() -> None:
     it = await made()
     await it.heartbeat(entry("r1"), 1)
     snapshot = await it.watch("", -1)
-    assert (ids(snapshot), RoutingDocument.model_validate_json(snapshot.routing)) == (["r1"], document())
+    routing = RoutingDocument.model_validate_json(snapshot.routing)
+    assert (ids(snapshot), routing) == (["r1"], declared(config()).routing)
 
 
 async def test_a_watch_wakes_when_a_replica_comes_drains_or_goes() -> None:
@@ -125,7 +143,7 @@ async def test_a_watch_wakes_when_a_replica_comes_drains_or_goes() -> None:
 async def test_a_watch_wakes_when_the_weights_change() -> None:
     it = await made()
     watching = await watch(it, await it.status())
-    await it.reconfigure(config(models=(model(("stable", 90), ("canary", 10)),)))
+    await it.reconfigure(config(models=[chat(("stable", 90), ("canary", 10))]))
     snapshot = await asyncio.wait_for(watching, 1)
     assert RoutingDocument.model_validate_json(snapshot.routing).models[0].weights == (("stable", 90), ("canary", 10))
 
@@ -177,20 +195,14 @@ async def test_a_restart_is_another_epoch_and_incomplete_until_everybody_could_b
     assert (third.is_complete, third.version) == (True, second.version + 1)
 
 
-def broken(document: dict[str, Any], *path: str | int, value: object) -> dict[str, Any]:
-    """Return a configuration in which one value is another."""
-    part: Any = document
-    for key in path[:-1]:
-        part = part[key]
-    part[path[-1]] = value
-    return {"routing": document}
-
-
 BAD: dict[str, Any] = {
-    "field": {"routing": {"modles": []}},
+    "field": {"platform": {"modles": []}},
     "nothing": {},
-    "sum": broken(document().model_dump(mode="json"), "models", 0, "variants", 0, "weight", value=90),
-    "prompt": broken(document().model_dump(mode="json"), "pipelines", 0, "versions", 0, "prompt", value="{{ nope }}"),
+    "sum": config(models=[chat(("stable", 90))]),
+    "scaling": config(scaling={"max_accelerators": 0}),
+    "prompt": config(
+        pipelines=[{**PIPELINE.model_dump(), "versions": [{**PIPELINE.versions[0].model_dump(), "prompt": "{{ nope }}"}]}]
+    ),
 }
 
 
@@ -231,11 +243,11 @@ async def test_a_kept_configuration_that_cannot_be_read_any_more_is_passed_over(
 
 async def test_rollouts_are_not_looked_at_before_every_replica_could_be_heard(world: World) -> None:
     it = await world.start(canary())
-    await it.heartbeat(entry("c1", "canary"), 1)
+    await it.heartbeat(canary_entry(), 1)
     await it.tick()
     assert weights(await it.status()) == {"stable": 100, "canary": 0}
     world.clock.now_s += TTL_S + 0.1
-    await it.heartbeat(entry("c1", "canary"), 2)
+    await it.heartbeat(canary_entry(), 2)
     await it.tick()
     assert weights(await it.status()) == {"stable": 90, "canary": 10}
 
@@ -262,7 +274,7 @@ async def test_what_gates_have_seen_is_kept_now_and_then(world: World) -> None:
     await it.tick()
     assert "evidence" not in world.state.values
     world.clock.now_s += rollouts_module.SAVE_EVIDENCE_S
-    await it.heartbeat(entry("c1", "canary"), 2)
+    await it.heartbeat(canary_entry(), 2)
     await it.tick()
     assert list(json.loads(world.state.values["evidence"])) == ["chat"]
     assert (await (await world.start(canary())).rollouts())["splits"][0]["phase"] == "running"
@@ -339,14 +351,19 @@ async def test_what_routers_report_reaches_the_statistics(world: World) -> None:
     assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
-SCALING: dict[str, Any] = {
-    "max_accelerators": 4,
-    "apps": {"llm.chat.stable": {"deployment": "LLM", "settings": {"max_replicas": 3}, "units": 2}},
-}
+def budgeted() -> dict[str, object]:
+    """Return a configuration whose only model holds two accelerators and shares four."""
+    model = chat(("stable", 100))
+    model["variants"][0] |= {
+        "accelerator": "L40S",
+        "engine": {"kind": "simulated", "tensor_parallel_size": 2},
+        "autoscaling": {"max_replicas": 3},
+    }
+    return config(models=[model], scaling={"max_accelerators": 4})
 
 
 async def test_scaling_settings_and_held_requests_are_published(world: World) -> None:
-    it = await world.complete({**config(), "scaling": SCALING})
+    it = await world.complete(budgeted())
     assert json.loads(world.cluster.values["scaling"])["max_accelerators"] == 4
     await it.report(RouterReport("a", 1, 1, {}, {}, held={("chat", "stable"): 3}))
     await it.tick()
@@ -357,25 +374,26 @@ async def test_scaling_settings_and_held_requests_are_published(world: World) ->
         "draining": {},
     }
     told = await it.scaling()
-    assert (told["budget"], [app["held"] for app in told["apps"]]) == ({"max_accelerators": 4, "in_use": 2}, [3])
+    held = {app["name"]: app["held"] for app in told["apps"]}
+    assert (told["budget"], held["llm.chat.stable"]) == ({"max_accelerators": 4, "in_use": 2}, 3)
 
 
 async def test_nothing_is_published_of_replicas_before_every_one_could_be_heard(world: World) -> None:
-    it = await world.start({**config(), "scaling": SCALING})
+    it = await world.start(budgeted())
     await it.tick()
     assert "held" not in world.cluster.values
 
 
 async def test_bad_scaling_settings_are_refused_with_the_routing_beside_them(world: World) -> None:
-    it = await world.start({**canary(), "scaling": SCALING})
+    it = await world.start(canary())
     kept = dict(world.cluster.values)
-    await it.reconfigure({**config(), "scaling": {"apps": 3}})
+    await it.reconfigure(BAD["scaling"])
     assert (weights(await it.status()), world.cluster.values) == ({"stable": 100, "canary": 0}, kept)
     assert "the configuration was refused" in (await it.rollouts())["refused"]
 
 
 async def test_scaling_settings_survive_a_process_that_gets_none_that_are_good(world: World) -> None:
-    await world.start({**config(), "scaling": SCALING})
+    await world.start(budgeted())
     kept = dict(world.cluster.values)
     it = await world.start(BAD["field"])
     assert ((await it.scaling())["budget"]["max_accelerators"], world.cluster.values) == (4, kept)

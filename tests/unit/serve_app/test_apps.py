@@ -9,11 +9,10 @@ import pytest
 from ray.serve.config import gRPCOptions
 from ray.serve.schema import ServeDeploySchema
 
-from autoscaling.document import ScalingDocument
+from deployments.declared import declared
 from serve_app.apps import build_schema, cpus_needed
-from serve_app.config import PlatformConfig
+from serve_app.config import PlatformConfig, VariantConfig
 from serve_app.errors import CommandError, OpenToEverybody
-from serve_app.rollout.document import RoutingDocument
 
 DOCUMENT: dict[str, Any] = {
     "models": [
@@ -91,11 +90,41 @@ def test_replica_counts_and_bounds_change_no_arguments() -> None:
     assert bounds(after["llm.chat.stable"]) == (5, 5)
 
 
-def test_rollouts_carries_the_whole_routing_document() -> None:
-    user_config = apps(DOCUMENT)["rollouts"]["deployments"][0]["user_config"]
-    document = RoutingDocument.model_validate(user_config["routing"])
-    assert [m.weights for m in document.models] == [(("stable", 90), ("canary", 10))]
-    assert [p.name for p in document.pipelines] == ["docs"]
+def platform_of(made: dict[str, Any]) -> Any:
+    return made["rollouts"]["deployments"][0]["user_config"]["platform"]
+
+
+def test_rollouts_carries_the_platforms_document_as_it_was_written() -> None:
+    assert platform_of(apps(DOCUMENT)) == DOCUMENT
+
+
+def test_arguments_hold_what_was_written_and_no_defaults() -> None:
+    written = copy.deepcopy(DOCUMENT)
+    written["embedders"][0] |= {"threads": 2, "replicas": 3}
+    variant(written)["max_leases"] = 8
+    args = {name: app["args"] for name, app in apps(written).items()}
+    assert args == {
+        "rollouts": {"state_uri": None},
+        "embedder.minilm": {"config": {"name": "minilm", "source": "org/embedder", "threads": 2}},
+        "llm.chat.stable": {
+            "model": "chat",
+            "config": {"name": "stable", "source": "org/model", "accelerator": "L40S"},
+        },
+        "llm.chat.canary": {
+            "model": "chat",
+            "config": {"name": "canary", "source": "org/next", "engine": {"tensor_parallel_size": 2}},
+        },
+        "retriever": {"bindings": [["minilm", "docs"]], "store": {}, "config": {}},
+        "router": {},
+    }
+
+
+def test_what_a_replica_makes_of_its_arguments_is_what_was_configured() -> None:
+    config = PlatformConfig.model_validate(DOCUMENT)
+    args = apps(DOCUMENT)["llm.chat.canary"]["args"]["config"]
+    assert VariantConfig.model_validate(args) == config.models[0].variants[1].model_copy(
+        update={"weight": 100, "autoscaling": None}
+    )
 
 
 def test_scaling_settings_change_nothing_but_the_user_config_of_rollouts() -> None:
@@ -104,8 +133,7 @@ def test_scaling_settings_change_nothing_but_the_user_config_of_rollouts() -> No
     changed["scaling"] = {"max_accelerators": 8}
     before, after = apps(DOCUMENT), apps(changed)
     assert [name for name in before if before[name] != after[name]] == ["rollouts", "llm.chat.stable"]
-    user_config = after["rollouts"]["deployments"][0]["user_config"]
-    document = ScalingDocument.model_validate(user_config["scaling"])
+    document = declared({"platform": platform_of(after)}).scaling
     assert (document.max_accelerators, document.apps["llm.chat.canary"].settings.target_queue_depth) == (8, 7)
 
 
@@ -170,11 +198,10 @@ def test_without_autoscaling_a_stage_has_its_fixed_number_and_the_policy_all_the
     assert policies == {json.dumps(apps(scaled())[STAGES[0]]["deployments"][0]["autoscaling_config"]["policy"])}
 
 
-def test_a_variant_without_replicas_has_none_whoever_calls() -> None:
+def test_a_variant_without_replicas_is_no_application() -> None:
     none = copy.deepcopy(DOCUMENT)
     variant(none)["replicas"] = 0
-    deployment = apps(none)["llm.chat.stable"]["deployments"][0]
-    assert (deployment["num_replicas"], "autoscaling_config" in deployment) == (0, False)
+    assert set(apps(DOCUMENT)) - set(apps(none)) == {"llm.chat.stable"}
 
 
 @pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
@@ -295,15 +322,15 @@ def test_the_ledger_of_limits_is_there_where_keys_are(auth: dict[str, Any]) -> N
 
 
 def test_the_routing_document_names_the_file_of_keys_and_does_not_hold_it() -> None:
-    made = apps({**DOCUMENT, "auth": {"keys_file": "/etc/manta/keys.yaml"}})["rollouts"]["deployments"][0]
-    document = RoutingDocument.model_validate(made["user_config"]["routing"])
+    made = apps({**DOCUMENT, "auth": {"keys_file": "/etc/manta/keys.yaml"}})
+    document = declared({"platform": platform_of(made)}).routing
     assert (document.auth.keys_file, document.auth.keys) == ("/etc/manta/keys.yaml", ())
 
 
 def test_an_expiry_survives_its_way_to_the_routers() -> None:
     key = {**KEY, "expires_at": "2030-01-31T00:00:00+01:00"}
-    made = apps({**DOCUMENT, "auth": {"keys": [key]}})["rollouts"]["deployments"][0]["user_config"]["routing"]
-    (found,) = RoutingDocument.model_validate(made).auth.keys
+    made = apps({**DOCUMENT, "auth": {"keys": [key]}})
+    (found,) = declared({"platform": platform_of(made)}).routing.auth.keys
     assert found.expires_at == datetime(2030, 1, 30, 23, tzinfo=UTC)
 
 

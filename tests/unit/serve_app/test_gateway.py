@@ -9,10 +9,10 @@ import pytest
 from serve_app import gateway as gateway_module
 from serve_app import pool as pool_module
 from serve_app.config import LimitsConfig
+from serve_app.errand import ATTEMPTS, BROKEN_ATTEMPTS
 from serve_app.errors import BadRequest, DeadlineExceeded, ErrorKind, PlatformError, RateLimited, Unavailable, UnknownModel
 from serve_app.gateway import Reply, require_text
 from serve_app.pool import EJECT_S
-from serve_app.relay import ATTEMPTS, BROKEN_ATTEMPTS
 from serve_app.rollout.document import RoutedModel, RoutedVariant, RoutingDocument
 from serve_app.upstream import ReplicaDraining, UpstreamRequest
 from tests.unit.serve_app.fakes import (

@@ -13,9 +13,11 @@ from dataclasses import replace
 import pytest
 import uvloop
 
+from deployments.llm.adapters import adapter_of
+from serve_app.contracts import AdapterTag
 from serve_app.errors import BadRequest
 from serve_app.http_upstream import HttpUpstream
-from serve_app.upstream import ReplicaDraining, ReplicaUnreachable, UpstreamRequest
+from serve_app.upstream import AdapterMissing, ReplicaDraining, ReplicaUnreachable, UpstreamRequest
 from tests.unit.serve_app.fakes import FakeClock
 
 REQUEST = UpstreamRequest("POST", "/v1/x?y=1", b'{"a": 1}', "q1")
@@ -406,3 +408,56 @@ async def test_requests_that_nobody_acknowledges_end_within_a_minute() -> None:
         assert idle._transport is not None
         found = idle._transport.get_extra_info("socket")
         assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 50_000
+
+
+async def headers_of(request: UpstreamRequest) -> list[tuple[bytes, bytes]]:
+    """Return the headers that a replica gets, as ASGI servers give them."""
+    heard: list[bytes] = []
+
+    async def talk(sent: bytes, writer: asyncio.StreamWriter) -> None:
+        heard.append(sent)
+        writer.write(OK + b"0\r\n\r\n")
+
+    async with replica(talk) as (upstream, url):
+        (await upstream.open(url, request)).close()
+    head = heard[0].split(b"\r\n\r\n")[0]
+    pairs = (line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    return [(name.lower(), value) for name, value in pairs]
+
+
+async def test_a_request_without_an_adapter_says_nothing_of_one() -> None:
+    assert [name for name, _ in await headers_of(REQUEST) if name.startswith(b"x-manta")] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "s3://bucket/some prefix/",
+        "/adapters/Über 100%/\u6cd5",
+        "/a\r\nx-manta-adapter: other/v1\r\n\r\nGET / HTTP/1.1",
+    ],
+    ids=["space", "unicode", "injection"],
+)
+async def test_a_replica_hears_of_the_adapter_what_the_router_says(source: str) -> None:
+    tag = AdapterTag("legal/v1", source, "abc")
+    headers = await headers_of(replace(REQUEST, adapter=tag))
+    assert sorted(name for name, _ in headers if name.startswith(b"x-manta")) == [
+        b"x-manta-adapter",
+        b"x-manta-adapter-revision",
+        b"x-manta-adapter-source",
+    ]
+    assert adapter_of({"type": "http", "headers": headers}) == tag
+
+
+@pytest.mark.parametrize(
+    ("header", "error"),
+    [(b"X-Manta-Draining", ReplicaDraining), (b"X-Manta-Adapter-Unavailable", AdapterMissing)],
+    ids=["draining", "adapter"],
+)
+async def test_refusals_of_the_replica_itself_are_told_apart(header: bytes, error: type[Exception]) -> None:
+    async def talk(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 No\r\n" + header + b": 1\r\nContent-Length: 0\r\n\r\n")
+
+    async with replica(talk) as (upstream, url):
+        with pytest.raises(error):
+            await upstream.open(url, REQUEST)

@@ -23,7 +23,7 @@ print([name for name in names.split(",") if name in sys.modules], file=sys.stder
 COMMAND = "import sys; sys.argv[:] = ['manta', *{!r}]; from serve_app.cli import main; main()"
 COMMANDS = {
     "help": ["--help"],
-    "validate": ["validate", "--no-files", "platform.yaml"],
+    "validate": ["validate", "--no-files", "--no-engines", "platform.yaml"],
     "schema": ["schema"],
     "version": ["version"],
 }

@@ -13,12 +13,16 @@ class State(StrEnum):
     RUNNING = "RUNNING"
 
 
+IDLE = {"phase": "", "waiting": 0, "running": 0, "open_requests": 0, "adapters": []}
+BUSY = {"waiting": 3, "running": 2, "open_requests": 5}
 LOAD = EngineLoad(waiting=3, running=2, kv_cache_usage_ratio=0.5, open_requests=5)
 SERVE = SimpleNamespace(
     applications={
         "router": SimpleNamespace(status=State.RUNNING, message="x" * 3000, deployments={}),
         "llm.chat.stable": SimpleNamespace(
-            status=State.RUNNING, message="", deployments={"LLM": SimpleNamespace(replica_states={"RUNNING": 2})}
+            status=State.RUNNING,
+            message="",
+            deployments={"LLM": SimpleNamespace(replica_states={"RUNNING": 2}, message="no node")},
         ),
     }
 )
@@ -39,8 +43,8 @@ def test_the_report_adds_up_the_replicas_of_a_variant() -> None:
                 "engine": "simulated",
                 "replicas": {"starting": 1, "ready": 1, "draining": 0},
                 "replicas_detail": [
-                    {"replica_id": "r0", "url": "", "state": "starting", "waiting": 0, "running": 0, "open_requests": 0},
-                    {"replica_id": "r1", "url": "http://r1", "state": "ready", "waiting": 3, "running": 2, "open_requests": 5},
+                    {**IDLE, "replica_id": "r0", "url": "", "state": "starting"},
+                    {**IDLE, "replica_id": "r1", "url": "http://r1", "state": "ready", **BUSY},
                 ],
                 "queue_depth": 3,
                 "running": 2,
@@ -48,6 +52,7 @@ def test_the_report_adds_up_the_replicas_of_a_variant() -> None:
                 "kv_cache_usage_ratio": 0.5,
             }
         ],
+        "adapters": [],
     }
 
 
@@ -56,7 +61,7 @@ def test_the_report_lists_apps_and_pipelines_but_no_prompts() -> None:
     made.update(snapshot())
     report = status_report(made, SERVE)
     assert [(a["name"], a["status"], a["deployments"], len(a["message"])) for a in report["apps"]] == [
-        ("llm.chat.stable", "RUNNING", {"LLM": {"RUNNING": 2}}, 0),
+        ("llm.chat.stable", "RUNNING", {"LLM": {"RUNNING": 2}}, len("no node")),
         ("router", "RUNNING", {}, 2000),
     ]
     [version] = report["pipelines"][0]["versions"]

@@ -23,7 +23,7 @@ class Held:
     released: list[str] = field(default_factory=list)
 
     def stream(self) -> LeasedStream:
-        lease = Lease("r1", "stable", "http://r1", lambda: self.released.append("r1"))
+        lease = Lease("r1", "stable", "http://r1", True, lambda: self.released.append("r1"))
         attempt = Attempts(clock=lambda: 0.0).begin(("chat", "stable"), began_s=0.0, is_stream=True)
         return LeasedStream(self.response, lease, attempt=attempt)
 

@@ -8,10 +8,11 @@ import httpx
 import pytest
 
 from deployments.llm import replica as replica_module
-from deployments.llm.engine import AsgiApp, Receive, Scope, Send
+from deployments.llm.engine import AdapterEngine, AsgiApp, Receive, Scope, Send
 from deployments.llm.replica import LlmReplica, ReplicaIdentity
 from serve_app.config import VariantConfig
-from serve_app.contracts import EngineLoad, ReplicaEntry
+from serve_app.contracts import DRAINING_HEADER, EngineLoad, ReplicaEntry
+from tests.unit.deployments.llm.shelves import FakeAdapters, FakeWatcher
 from tests.unit.serve_app.fakes import turns, until
 
 IDENTITY = ReplicaIdentity("r1", "chat", host="127.0.0.1", token="internal-token")
@@ -27,6 +28,9 @@ class FakeEngine:
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     stops: int = 0
     is_dead: bool = False
+    is_ill: bool = False
+    doing: str = ""
+    shelved: AdapterEngine | None = None
 
     async def start(self) -> AsgiApp:
         await self.may_start.wait()
@@ -39,8 +43,14 @@ class FakeEngine:
             raise RuntimeError("no load")
         return EngineLoad(waiting=3)
 
+    def phase(self) -> str:
+        return self.doing
+
+    def adapters(self) -> AdapterEngine | None:
+        return self.shelved
+
     async def check_health(self) -> None:
-        if self.is_dead:
+        if self.is_dead or self.is_ill:
             raise RuntimeError("engine dead")
 
     async def stop(self) -> None:
@@ -89,10 +99,10 @@ class Made:
     directory: FakeDirectory
 
 
-def made(*, drain_timeout_s: float = 60.0, error: Exception | None = None) -> Made:
+def made(*, drain_timeout_s: float = 60.0, error: Exception | None = None, config: VariantConfig = CONFIG) -> Made:
     engine, directory = FakeEngine(error), FakeDirectory()
     engine.may_start.set()
-    config = CONFIG.model_copy(update={"drain_timeout_s": drain_timeout_s})
+    config = config.model_copy(update={"drain_timeout_s": drain_timeout_s})
     return Made(LlmReplica(IDENTITY, config, engine=engine, directory=directory, drain_margin_s=0.01), engine, directory)
 
 
@@ -112,13 +122,30 @@ async def test_a_replica_that_loads_keeps_telling(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(replica_module, "HEARTBEAT_S", 0.001)
     it = made()
     it.engine.may_start.clear()
+    it.engine.doing = "load"
     starting = asyncio.create_task(it.replica.start())
     await until(lambda: len(it.directory.said) >= 3)
     assert set(it.directory.said) == {"starting"}
+    assert {entry.phase for entry in it.directory.entries} == {"load"}
     it.engine.may_start.set()
     await starting
     await until(lambda: it.directory.said.count("ready") >= 3)
     assert it.directory.seqs == list(range(1, len(it.directory.seqs) + 1))
+    await it.replica.stop()
+
+
+async def test_a_replica_whose_engine_died_takes_no_more_work_before_serve_replaces_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "HEARTBEAT_S", 0.001)
+    it = made()
+    await it.replica.start()
+    url = it.directory.entries[-1].url
+    it.engine.is_ill = True
+    await until(lambda: it.directory.said[-1] == "draining")
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {IDENTITY.token}"}) as client:
+        answer = await client.post(url)
+    assert (answer.status_code, DRAINING_HEADER in answer.headers) == (503, True)
+    with pytest.raises(RuntimeError, match="engine dead"):
+        await it.replica.check_health()
     await it.replica.stop()
 
 
@@ -239,3 +266,40 @@ async def test_a_replica_that_no_longer_tells_is_unhealthy(monkeypatch: pytest.M
 
 def test_an_identity_does_not_show_its_token() -> None:
     assert "internal-token" not in repr(IDENTITY)
+
+
+WITH_ROOM = VariantConfig.model_validate(
+    {"name": "stable", "source": "org/x", "engine": {"kind": "simulated", "lora": {"max_loras": 1, "max_loaded": 2}}}
+)
+ADAPTER = {
+    "authorization": "Bearer internal-token",
+    "x-manta-adapter": "legal/v1",
+    "x-manta-adapter-source": "/anywhere",
+    "x-manta-adapter-revision": "r1",
+}
+
+
+async def test_a_replica_tells_which_adapters_it_has_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "HEARTBEAT_S", 0.001)
+    it, watcher = made(config=WITH_ROOM), FakeWatcher()
+    it.engine.shelved = FakeAdapters()
+    it.engine.may_answer.set()
+    it.replica.watch_adapters(watcher)
+    await it.replica.start()
+    async with httpx.AsyncClient(base_url=it.directory.entries[-1].url, headers=ADAPTER) as client:
+        assert (await client.post("/v1/x")).text == "ok"
+    await until(lambda: it.directory.entries[-1].adapters == ("legal/v1",))
+    assert (it.engine.shelved.said, watcher.heard) == (["+legal/v1"], [("ok", 1)])
+    await it.replica.stop()
+
+
+@pytest.mark.parametrize("config", [CONFIG, WITH_ROOM], ids=["no-room", "an-engine-that-takes-none"])
+async def test_a_replica_without_adapters_refuses_their_requests(config: VariantConfig) -> None:
+    it = made(config=config)
+    it.engine.may_answer.set()
+    await it.replica.start()
+    async with httpx.AsyncClient(base_url=it.directory.entries[-1].url, headers=ADAPTER) as client:
+        answer = await client.post("/v1/x")
+        assert (answer.status_code, answer.headers["x-manta-adapter-unavailable"]) == (503, "1")
+    assert it.directory.entries[-1].adapters == ()
+    await it.replica.stop()

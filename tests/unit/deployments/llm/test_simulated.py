@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from deployments.llm.engine import AsgiApp
-from deployments.llm.simulated import DEFAULT_TOKENS, SimulatedEngine
+from deployments.llm.engine import CURRENT_ADAPTER, AsgiApp, LoadedAdapter
+from deployments.llm.simulated import DEFAULT_TOKENS, SimulatedAdapters, SimulatedEngine
 from serve_app.config import SimulatedFaults, SimulatedLatency
 from serve_app.contracts import EngineLoad
 from tests.unit.deployments.clock import Clock
@@ -144,3 +144,23 @@ async def test_an_engine_that_is_meant_to_fail_says_so() -> None:
     latency = FAST.model_copy(update={"faults": SimulatedFaults(fails_to_start=True)})
     with pytest.raises(RuntimeError, match="configured to fail"):
         await SimulatedEngine("chat", latency).start()
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_an_adapters_answer_begins_with_it_and_names_it_as_the_model(is_stream: bool) -> None:
+    token = CURRENT_ADAPTER.set(LoadedAdapter("legal/v2", "chat:legal", "r1"))
+    try:
+        made = await answer({**CHAT, "max_tokens": 2, "stream": is_stream})
+    finally:
+        CURRENT_ADAPTER.reset(token)
+    body = made.body.replace(b'": "', b'":"')
+    assert (b'"model":"chat:legal"' in body, b'"content":"legal/v2 ' in body) == (True, True)
+
+
+async def test_a_simulated_engine_remembers_its_adapters() -> None:
+    adapters = SimulatedAdapters()
+    adapter = LoadedAdapter("legal/v2", "chat:legal", "r1")
+    await adapters.load(adapter, "anywhere")
+    assert adapters.loaded == {adapter}
+    await adapters.unload(adapter)
+    assert adapters.loaded == set()

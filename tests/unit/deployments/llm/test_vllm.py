@@ -1,51 +1,21 @@
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
+import os
 import threading
-from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deployments.llm.phases import StartTimeout
+from deployments.llm.sources import WeightsFolder
 from deployments.llm.stages import Rendezvous
-from deployments.llm.vllm import EngineEnded, VllmEngine, parse_section
+from deployments.llm.vllm import EngineEnded, VllmEngine, set_environment
 from serve_app.config import EngineConfig, VariantConfig
 from serve_app.contracts import EngineLoad
 from tests.unit.deployments.clock import Clock
-
-
-@dataclass(frozen=True)
-class StructuredOutputs:
-    """A section as vLLM's parser makes it."""
-
-    backend: str
-
-    @staticmethod
-    def of(text: str) -> StructuredOutputs:
-        if (backend := json.loads(text)["backend"]) not in ("auto", "xgrammar"):
-            raise ValueError(backend)
-        return StructuredOutputs(backend)
-
-
-@pytest.fixture
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser()
-    made.add_argument("--structured-outputs-config", type=StructuredOutputs.of)
-    return made
-
-
-def test_a_section_becomes_what_the_engines_own_parser_makes_of_it(parser: argparse.ArgumentParser) -> None:
-    section = parse_section(parser, "structured_outputs_config", {"backend": "xgrammar"})
-    assert section == StructuredOutputs("xgrammar")
-
-
-def test_a_section_that_the_engine_refuses_names_the_field(parser: argparse.ArgumentParser) -> None:
-    with pytest.raises(ValueError, match=r"engine_args\.structured_outputs_config"):
-        parse_section(parser, "structured_outputs_config", {"backend": "none"})
 
 
 def engine(clock: Clock, *, has_work: bool = True) -> VllmEngine:
@@ -135,11 +105,12 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Fake what an engine is made of; the event says that its processes were killed."""
     event = threading.Event()
 
-    async def app(llm: object, args: object) -> object:
-        return args
+    async def app(llm: object, args: object) -> tuple[object, None]:
+        return args, None
 
+    monkeypatch.setattr("deployments.llm.vllm.fetch_weights", lambda config, *, on_progress: WeightsFolder("org/model"))
     monkeypatch.setattr("deployments.llm.vllm.set_environment", lambda config, *, host: None)
-    monkeypatch.setattr("deployments.llm.vllm.parse_arguments", lambda model, folder, **more: more["rendezvous"])
+    monkeypatch.setattr("deployments.llm.vllm.engine_arguments", lambda model, folder, **more: more["rendezvous"])
     monkeypatch.setattr("deployments.llm.vllm._new_app", app)
     monkeypatch.setattr("deployments.llm.vllm._kill_processes", event.set)
     return event
@@ -184,7 +155,20 @@ async def test_a_start_that_takes_too_long_kills_what_it_waits_for(
     killed: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.llm.vllm._new_llm", lambda args, latest: killed.wait(30))
-    config = STAGED.model_copy(update={"engine": EngineConfig(start_timeout_s=0.05)})
+    config = STAGED.model_copy(update={"engine": EngineConfig(start_timeout_s=0.5)})
     with pytest.raises(StartTimeout, match="load has run"):
         await VllmEngine("chat", config).start()
     assert killed.is_set()
+
+
+def test_what_an_engine_compiles_is_kept_in_the_nodes_cache_unless_an_operator_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in set(os.environ):
+        if name.startswith(("VLLM_", "TRITON_", "TORCHINDUCTOR_", "HF_HUB")):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "environ", {**os.environ, "MANTA_CACHE": str(tmp_path), "TRITON_CACHE_DIR": "/mine"})
+    set_environment(VariantConfig(name="stable", source="./models/x"), host=None)
+    assert (os.environ["VLLM_CACHE_ROOT"], os.environ["TRITON_CACHE_DIR"]) == (str(tmp_path / "compiled" / "vllm"), "/mine")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled" / "torchinductor")
+    assert (os.environ["HF_HUB_OFFLINE"], "VLLM_HOST_IP" in os.environ) == ("1", False)

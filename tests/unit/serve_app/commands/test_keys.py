@@ -112,11 +112,14 @@ def test_a_write_that_fails_leaves_nothing_behind(file: Path, monkeypatch: pytes
     assert os.listdir(file.parent) == []
 
 
-@pytest.mark.parametrize(("name", "options", "field"), [("Ann", {}, "name"), ("ann", {"models": ("A",)}, "models[0]")])
-def test_a_wrong_field_is_named(name: str, options: dict[str, object], field: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options", "field", "more"),
+    [("Ann", {}, "name", ""), ("ann", {"models": ("A",)}, "models[0]", " or MODEL:ADAPTER,")],
+)
+def test_a_wrong_field_is_named(name: str, options: dict[str, object], field: str, more: str) -> None:
     with pytest.raises(CommandError) as caught:
         keys.create(name, options, file=None, expires=None)
-    assert str(caught.value).startswith(f"{field}: use lower-case letters, digits and inner `-`, got '")
+    assert str(caught.value).startswith(f"{field}: use lower-case letters, digits and inner `-`,{more} got '")
 
 
 @pytest.mark.parametrize("option", ["--models", "--collections"])

@@ -110,9 +110,9 @@ async def test_the_call_is_the_conversations_with_an_id_and_an_answerer_of_its_o
     seen = []
     relay = made.relay
 
-    async def watching(call: Any, routed: Any) -> Any:
+    async def watching(call: Any, *callee: Any) -> Any:
         seen.append(call)
-        return await relay(call, routed)
+        return await relay(call, *callee)
 
     monkeypatch.setattr(made, "relay", watching)
     outer = asking(messages=TALK)
