@@ -359,3 +359,25 @@ def test_cores_of_the_document_service_change_without_new_arguments() -> None:
     few, many = ({**STORES, "vector_stores": {"embedder": "minilm", "cpus": cpus}} for cpus in (0.5, 2))
     assert apps(few)["documents"]["args"] == apps(many)["documents"]["args"]
     assert apps(many)["documents"]["deployments"][0]["ray_actor_options"]["num_cpus"] == 2
+
+
+def test_a_replica_of_several_stages_reserves_a_bundle_for_each() -> None:
+    engine = {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
+    variant = {"name": "stable", "source": "org/model", "engine": engine, "accelerator": "L40S", "cpus": 2, "replicas": 3}
+    config = PlatformConfig.model_validate(
+        {"models": [{"name": "chat", "variants": [variant]}], "auth": {"allow_anonymous": True}}
+    )
+    schema = build_schema(config)
+    [deployment] = next(app for app in schema["applications"] if app["name"] == "llm.chat.stable")["deployments"]
+    bundle = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:L40S": 0.001}
+    assert deployment["placement_group_bundles"] == [bundle, bundle]
+    assert deployment["placement_group_strategy"] == "PACK"
+    assert deployment["ray_actor_options"] == {"num_cpus": 8.0, "num_gpus": 4, "accelerator_type": "L40S"}
+    others = sum(
+        each["ray_actor_options"]["num_cpus"]
+        * each.get("num_replicas", each.get("autoscaling_config", {}).get("max_replicas", 1))
+        for app in schema["applications"]
+        for each in app["deployments"]
+        if each is not deployment
+    )
+    assert cpus_needed(schema) == pytest.approx(3 * 16.0 + others)
