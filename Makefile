@@ -49,10 +49,10 @@ test-ray: python ## Only the tests on real Ray
 	@$(SETUP_TEST)
 	@$(TESTS) integration
 
-test-e2e: python ## Every end-to-end test on real vLLM
+test-e2e: python ## Every slow test, and every end-to-end test on real vLLM
 	@$(SETUP_TEST)
 	@$(BIN)/python -B -m scripts.client_env
-	@$(TESTS) e2e matrix
+	@$(TESTS) slow e2e matrix
 
 test-clients: python ## Other people's clients, unmodified, and REST against gRPC, on real vLLM
 	@$(SETUP_TEST)

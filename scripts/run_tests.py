@@ -29,6 +29,7 @@ NOT_EVERYWHERE = "not (chart or chaos or gpu or slow)"
 MATRIX = f"matrix and {NOT_EVERYWHERE}"
 CHART = "chart and not (chaos or gpu or slow)"
 NO_ENGINE = "not (e2e or vllm or chart or chaos or gpu or slow)"
+SLOW = "slow and not (e2e or vllm or chart or chaos or gpu)"
 SUMMARY = re.compile(r".*\b(?:passed|failed|errors?|skipped|deselected|no tests ran)\b.* in [\d.]+s\b")
 # What Ray may need to take down after its driver left.
 SETTLE_S = 10.0
@@ -60,7 +61,8 @@ GROUPS = {
         Group("integration", ("tests/integration",), NO_ENGINE, limit_s=1_500),
         Group("main-job", ("tests/e2e/test_main_job.py",), NOT_EVERYWHERE, limit_s=1_500),
         # A platform of two engines: the one of the other end-to-end tests has to be gone before it starts.
-        Group("e2e", ("tests/e2e",), f"not matrix and {NOT_EVERYWHERE}", limit_s=3_600),
+        Group("e2e", ("tests/e2e",), "not (matrix or chart or chaos or gpu)", limit_s=7_200),
+        Group("slow", ("tests/unit", "tests/integration"), SLOW, limit_s=3_600),
         Group("chart", ("tests/chart",), CHART, limit_s=600),
         Group("matrix", ("tests/e2e/test_clients.py", "tests/e2e/test_parity.py"), MATRIX, limit_s=3_600),
     )

@@ -215,8 +215,7 @@ def _replicas(stage: Stage, *, is_budgeted: bool = False) -> Json:
         # No initial_replicas: Serve would go back to it at every change of the configuration. Delays are the policy's own.
         "upscale_delay_s": 0.0,
         "downscale_delay_s": 0.0,
-        # Deprecated for an environment variable, yet Serve still checks the look-back period against it.
-        "metrics_interval_s": 1.0,
+        "metrics_interval_s": 1.0,  # deprecated, yet Serve still checks the look-back period against it
         "look_back_period_s": 5.0,
         # Without arguments, alike for all: Serve counts the policy into the version of the code, so an argument that
         # changes would restart every replica. What a policy goes by reaches it another way.
