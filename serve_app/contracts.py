@@ -12,6 +12,8 @@ from serve_app.filters import Filter
 Vector = Sequence[float]
 # On a replica's refusal while it drains: Routers then try another one.
 DRAINING_HEADER = "x-manta-draining"
+# On its answer to a request that its engine has died with, before any byte of an answer.
+LOST_HEADER = "x-manta-lost"
 # On its refusal of a request whose adapter it cannot load.
 ADAPTER_UNAVAILABLE_HEADER = "x-manta-adapter-unavailable"
 # What a Router tells a replica of a request's adapter.

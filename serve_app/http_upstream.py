@@ -15,6 +15,7 @@ from serve_app.contracts import (
     ADAPTER_SOURCE_HEADER,
     ADAPTER_UNAVAILABLE_HEADER,
     DRAINING_HEADER,
+    LOST_HEADER,
     AdapterTag,
 )
 from serve_app.errors import BadRequest
@@ -23,6 +24,7 @@ from serve_app.upstream import AdapterMissing, ReplicaDraining, ReplicaUnreachab
 
 IDLE_S = 60.0  # shorter than replicas keep connections (75 s), or a request could meet its connection's end
 DRAINING = DRAINING_HEADER.encode()
+LOST = LOST_HEADER.encode()
 ADAPTER_UNAVAILABLE = ADAPTER_UNAVAILABLE_HEADER.encode()
 # What may stand in a request line; anything else could begin another request.
 _TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
@@ -163,8 +165,8 @@ class HttpUpstream:
 
 
 def _check_refusal(exchange: Exchange, url: str) -> None:
-    """Raise ReplicaDraining or AdapterMissing where the replica's own refusal says so; the engine has others."""
-    for header, error in ((DRAINING, ReplicaDraining), (ADAPTER_UNAVAILABLE, AdapterMissing)):
+    """Raise ReplicaDraining, ReplicaUnreachable or AdapterMissing where the replica itself says so; the engine has others."""
+    for header, error in ((DRAINING, ReplicaDraining), (LOST, ReplicaUnreachable), (ADAPTER_UNAVAILABLE, AdapterMissing)):
         if exchange.header(header) is not None:
             exchange.close()
             raise error(url)

@@ -61,6 +61,10 @@ class Engine(Protocol):
         """Return what loads LoRA adapters, once the engine has started; None where it has no room for any."""
         ...
 
+    def is_dead(self) -> bool:
+        """Whether the engine has died, so that what it says of requests is no answer; never blocks."""
+        ...
+
     async def check_health(self) -> None:
         """Raise when the engine can no longer serve."""
         ...

@@ -12,11 +12,12 @@ import contextlib
 import hmac
 import json
 import socket
-from collections.abc import Awaitable, Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from deployments.llm.engine import AsgiApp, Message, Receive, Scope, Send
+from deployments.llm.engine import AsgiApp, Receive, Scope, Send
+from deployments.llm.held_answer import HeldAnswer
 from serve_app.contracts import DRAINING_HEADER
 
 BYTES_PER_TOKEN = 4  # of a request's body; about what English text has
@@ -26,8 +27,10 @@ _LONGEST_SIZE = 15  # digits; a header with more is no size
 class Guard:
     """ASGI wrapper: checks the token, refuses while draining, counts requests."""
 
-    def __init__(self, app: AsgiApp, *, token: str) -> None:
+    def __init__(self, app: AsgiApp, *, token: str, is_dead: Callable[[], bool] = lambda: False) -> None:
+        """``is_dead``: whether the app's engine has died."""
         self._app = app
+        self._is_dead = is_dead
         self._expected = f"Bearer {token}".encode()
         self.open_requests = 0
         self.arrived = 0  # POST requests let through since the port opened
@@ -83,15 +86,8 @@ class Guard:
             self._queued_bytes -= queued_bytes
             queued_bytes = 0
 
-        # Not async: it runs for each token of a stream, and a coroutine of its own would be most of its cost.
-        def watched(message: Message) -> Awaitable[None]:
-            # The head of a stream is sent before the prompt is read; only bytes say that it has been.
-            if queued_bytes and message.get("body"):
-                leave_queue()
-            return send(message)
-
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, HeldAnswer(send, is_dead=self._is_dead, on_bytes=leave_queue))
         finally:
             leave_queue()
 
@@ -123,8 +119,8 @@ class _Server(uvicorn.Server):
 class ReplicaPort:
     """Serves a guarded ASGI app on a free port of this node."""
 
-    def __init__(self, app: AsgiApp, *, token: str, host: str) -> None:
-        self.guard = Guard(app, token=token)
+    def __init__(self, app: AsgiApp, *, token: str, host: str, is_dead: Callable[[], bool] = lambda: False) -> None:
+        self.guard = Guard(app, token=token, is_dead=is_dead)
         self._host = host
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._server = _Server(

@@ -99,7 +99,8 @@ class LlmReplica:
         try:
             app = await self._engine.start()
             self._shelf = self._new_shelf()
-            port = ReplicaPort(AdapterHost(app, self._shelf), token=self._identity.token, host=self._identity.host)
+            host = AdapterHost(app, self._shelf)
+            port = ReplicaPort(host, token=self._identity.token, host=self._identity.host, is_dead=self._engine.is_dead)
             url = await port.start()
         except BaseException:
             await self.stop()  # or the engine's processes would outlive the failed replica

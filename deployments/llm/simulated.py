@@ -93,6 +93,10 @@ class SimulatedEngine:
         """Return what takes adapters in: answers of their requests begin with the adapter and its version."""
         return self._adapters
 
+    def is_dead(self) -> bool:
+        """Return False: it dies with its process only."""
+        return False
+
     async def check_health(self) -> None:
         """Always healthy."""
 

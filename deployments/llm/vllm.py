@@ -123,6 +123,10 @@ class VllmEngine:
         slots = self._llm.vllm_config.scheduler_config.max_num_seqs
         return replace(load, slots=slots, tokens_per_s=self._latest.tokens.per_s())
 
+    def is_dead(self) -> bool:
+        """Whether a part of the engine is gone."""
+        return bool(self._failure) or (self._llm is not None and self._llm.errored)
+
     async def check_health(self) -> None:
         """Raise EngineDeadError when a process of the engine is gone, EngineEnded when another stage is."""
         if self._failure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from types import TracebackType
@@ -60,9 +59,9 @@ class Load:
                     return "refused"
                 for line in answer.iter_lines():
                     data = line.removeprefix("data: ") or data
+                    if data.startswith('{"error"'):
+                        return "broken"
         except httpx.HTTPError as err:
             self.refusals.append(repr(err))
             return "silent" if data else "refused"
-        if data == "[DONE]":
-            return "whole"
-        return "broken" if data.startswith("{") and "error" in json.loads(data) else "silent"
+        return "whole" if data == "[DONE]" else "silent"

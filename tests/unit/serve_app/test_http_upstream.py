@@ -451,8 +451,12 @@ async def test_a_replica_hears_of_the_adapter_what_the_router_says(source: str) 
 
 @pytest.mark.parametrize(
     ("header", "error"),
-    [(b"X-Manta-Draining", ReplicaDraining), (b"X-Manta-Adapter-Unavailable", AdapterMissing)],
-    ids=["draining", "adapter"],
+    [
+        (b"X-Manta-Draining", ReplicaDraining),
+        (b"X-Manta-Lost", ReplicaUnreachable),
+        (b"X-Manta-Adapter-Unavailable", AdapterMissing),
+    ],
+    ids=["draining", "lost", "adapter"],
 )
 async def test_refusals_of_the_replica_itself_are_told_apart(header: bytes, error: type[Exception]) -> None:
     async def talk(_: bytes, writer: asyncio.StreamWriter) -> None:

@@ -98,10 +98,10 @@ async def test_a_prompt_is_queued_until_the_first_byte_of_its_answer() -> None:
     exchange = Exchange(token=TOKEN, size=b"4000")
     task = asyncio.create_task(exchange.run(guard))
     await turns()
-    assert (exchange.status, guard.prefill_tokens_queued) == (200, 1000)
+    assert (exchange.sent, guard.prefill_tokens_queued) == ([], 1000)
     engine.pieces.put_nowait(b"first")
     await turns()
-    assert (guard.open_requests, guard.prefill_tokens_queued) == (1, 0)
+    assert (exchange.status, guard.open_requests, guard.prefill_tokens_queued) == (200, 1, 0)
     for piece in (b"second", b""):
         engine.pieces.put_nowait(piece)
     await task

@@ -27,7 +27,7 @@ class FakeEngine:
     may_start: asyncio.Event = field(default_factory=asyncio.Event)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     stops: int = 0
-    is_dead: bool = False
+    is_gone: bool = False
     is_ill: bool = False
     doing: str = ""
     shelved: AdapterEngine | None = None
@@ -39,7 +39,7 @@ class FakeEngine:
         return self._app
 
     def load(self) -> EngineLoad:
-        if self.is_dead:
+        if self.is_gone:
             raise RuntimeError("no load")
         return EngineLoad(waiting=3)
 
@@ -49,8 +49,11 @@ class FakeEngine:
     def adapters(self) -> AdapterEngine | None:
         return self.shelved
 
+    def is_dead(self) -> bool:
+        return self.is_gone
+
     async def check_health(self) -> None:
-        if self.is_dead or self.is_ill:
+        if self.is_gone or self.is_ill:
             raise RuntimeError("engine dead")
 
     async def stop(self) -> None:
@@ -243,10 +246,10 @@ async def test_health_is_the_engines() -> None:
     it = made()
     await it.replica.start()
     await it.replica.check_health()
-    it.engine.is_dead = True
+    it.engine.is_gone = True
     with pytest.raises(RuntimeError, match="engine dead"):
         await it.replica.check_health()
-    it.engine.is_dead = False
+    it.engine.is_gone = False
     await it.replica.stop()
 
 
@@ -254,10 +257,10 @@ async def test_a_replica_that_no_longer_tells_is_unhealthy(monkeypatch: pytest.M
     monkeypatch.setattr(replica_module, "HEARTBEAT_S", 0.001)
     it = made()
     await it.replica.start()
-    it.engine.is_dead = True  # asking for its load raises
+    it.engine.is_gone = True  # asking for its load raises
     assert it.replica._heart is not None
     await asyncio.wait([it.replica._heart])
-    it.engine.is_dead = False
+    it.engine.is_gone = False
     with pytest.raises(RuntimeError, match="no longer tells the directory"):
         await it.replica.check_health()
     assert it.replica._heart.exception() is not None
