@@ -5,26 +5,24 @@ from __future__ import annotations
 import logging
 
 from deployments.llm.stages import Rendezvous
-from deployments.llm.vllm import engine_arguments, fetch_weights, set_environment
+from deployments.llm.vllm import engine_arguments, set_environment
 from serve_app.config import VariantConfig
 
 logger = logging.getLogger("ray.serve")
 
 
-def follow(model: str, config: VariantConfig, rendezvous: Rendezvous, *, host: str) -> str:
-    """Run this stage's ranks until one of them ends; return which. ``host``: this node's address for the other stages.
+def follow(model: str, config: VariantConfig, rendezvous: Rendezvous, *, folder: str, host: str) -> str:
+    """Run this stage's ranks until one of them ends; return which.
 
-    Raises:
-        PlatformError: the weights are missing.
-        Exception: what vLLM says of a stage that cannot start.
+    ``folder``: the weights on this node; ``host``: its address for the other stages. Raises what vLLM says of a stage that
+    cannot start.
     """
-    weights = fetch_weights(config)
     set_environment(config, host=host)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
-    args = engine_arguments(model, weights.path, engine=config.engine, rendezvous=rendezvous)
+    args = engine_arguments(model, folder, engine=config.engine, rendezvous=rendezvous)
     engine_args = AsyncEngineArgs.from_cli_args(args)
     engine_config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER, headless=True)
     executor = MultiprocExecutor(engine_config, monitor_workers=False)

@@ -7,6 +7,7 @@ ranks, and all of them meet at an address of stage 0. A stage that loses a rank 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from dataclasses import dataclass, replace
@@ -30,8 +31,12 @@ class Rendezvous:
 class Stages(Protocol):
     """The stages of a replica beside the replica itself."""
 
+    async def fetch(self) -> None:
+        """Start them, and wait until each has the weights on its node. Raises what one of them raises."""
+        ...
+
     def start(self) -> Rendezvous:
-        """Start them; they wait at the rendezvous for each other. Does not block."""
+        """Have them load; they wait at the rendezvous for each other. Does not block."""
         ...
 
     async def ended(self) -> str:
@@ -46,12 +51,24 @@ class Stages(Protocol):
 class StageActor:
     """One stage; its process is the parent of the stage's ranks."""
 
-    def run(self, model: str, config: dict[str, Any], rendezvous: Rendezvous) -> str:
+    def __init__(self, model: str, config: dict[str, Any]) -> None:
+        self._model = model
+        self._config = VariantConfig.model_validate(config)
+        self._weights: Any = None
+
+    def fetch(self) -> None:
+        """Fetch the weights to this node. Raises MissingWeights."""
+        from deployments.llm.vllm import fetch_weights
+
+        self._weights = fetch_weights(self._config)
+
+    def run(self, rendezvous: Rendezvous) -> str:
         """Serve as this stage until one of its ranks ends; return why. Raises what the engine raises while it starts."""
         from deployments.llm.follower import follow
         from serve_app.settings import read_settings
 
-        return follow(model, VariantConfig.model_validate(config), rendezvous, host=own_host(read_settings().replica_host))
+        host = own_host(read_settings().replica_host)
+        return follow(self._model, self._config, rendezvous, folder=self._weights.path, host=host)
 
 
 class RayStages:
@@ -66,8 +83,8 @@ class RayStages:
         self._actors: list[Any] = []
         self._runs: list[Any] = []
 
-    def start(self) -> Rendezvous:
-        """Start the actors.
+    async def fetch(self) -> None:
+        """Start the actors and wait for their downloads.
 
         Raises:
             RuntimeError: this process is in no placement group, so nothing is reserved for them.
@@ -78,17 +95,21 @@ class RayStages:
         group = ray.util.get_current_placement_group()
         if group is None:
             raise RuntimeError("a replica of several stages needs Serve's placement group; deploy it by `manta render`")
-        here = Rendezvous(self._host, _free_port(self._host), self._config.engine.pipeline_parallel_size)
-        for stage in range(1, here.stages):
+        for stage in range(1, self._config.engine.pipeline_parallel_size):
             options = {
                 **_actor_resources(self._config),
                 "name": f"{self._name}.stage{stage}",
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=stage),
             }
-            actor: Any = ray.remote(StageActor).options(**options).remote()
-            there = replace(here, stage=stage)
-            self._actors.append(actor)
-            self._runs.append(actor.run.remote(self._model, self._config.model_dump(mode="json"), there))
+            actor: Any = ray.remote(StageActor)
+            self._actors.append(actor.options(**options).remote(self._model, self._config.model_dump(mode="json")))
+        await asyncio.gather(*(asyncio.wrap_future(actor.fetch.remote().future()) for actor in self._actors))
+
+    def start(self) -> Rendezvous:
+        """Have the actors load."""
+        # Chosen as late as can be: it is free now, and vLLM takes it when it has been imported.
+        here = Rendezvous(self._host, _free_port(self._host), len(self._actors) + 1)
+        self._runs = [actor.run.remote(replace(here, stage=stage)) for stage, actor in enumerate(self._actors, start=1)]
         return here
 
     async def ended(self) -> str:
@@ -103,9 +124,10 @@ class RayStages:
         """Kill the actors; their ranks notice that their parent is gone and end."""
         import ray
 
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors.clear()
+        with contextlib.ExitStack() as ends:  # each of them, whatever the others raise
+            for actor in self._actors:
+                ends.callback(ray.kill, actor)
+        self._actors = []
 
 
 def own_host(configured: str | None) -> str:

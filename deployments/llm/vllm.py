@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 logger = logging.getLogger("ray.serve")
+
+
+SHUTDOWN_S = 5.0
+KILL_AGAIN_S = 0.5
 
 
 class EngineEnded(RuntimeError):
@@ -68,7 +73,7 @@ class VllmEngine:
             Exception: whatever vLLM says of a configuration it cannot run.
         """
         async with self._phases.phase("download"):
-            self._weights = await asyncio.to_thread(fetch_weights, self._config, on_progress=self._phases.on_progress)
+            self._weights = await self._fetch()
         async with self._phases.phase("load"):
             rendezvous = self._stages.start() if self._stages is not None else None
             set_environment(self._config, host=rendezvous.host if rendezvous is not None else None)
@@ -80,7 +85,7 @@ class VllmEngine:
             if rendezvous is not None:
                 await self._llm.collective_rpc(StageExtension.prepare_stage.__name__)
             await _warm_up(self._llm)
-        app, state = await _new_app(self._llm, args)
+            app, state = await _new_app(self._llm, args)
         if self._config.engine.lora is not None:
             self._adapters = attach_lora(state, self._llm)
         return app
@@ -89,14 +94,23 @@ class VllmEngine:
         """Return what loads LoRA adapters; None before the start, and where the engine takes none."""
         return self._adapters
 
+    async def _fetch(self) -> WeightsFolder:
+        """Have every node of the replica fetch its weights. Ranks wait for each other, but not as long as a download takes."""
+        own = asyncio.to_thread(fetch_weights, self._config, on_progress=self._phases.on_progress)
+        if self._stages is None:
+            return await own
+        weights, _ = await asyncio.gather(own, self._stages.fetch())
+        return weights
+
     async def _load(self, args: Any) -> AsyncLLM:
         if self._stages is not None:
             self._watch = asyncio.create_task(self._watch_stages(self._stages))
+        # In a thread: it takes minutes, in which the replica tells the directory that it lives.
+        loading = asyncio.get_running_loop().run_in_executor(None, _new_llm, args, self._latest)
         try:
-            # In a thread: it takes minutes, in which the replica tells the directory that it lives.
-            return await asyncio.to_thread(_new_llm, args, self._latest)
+            return await asyncio.shield(loading)
         except asyncio.CancelledError:
-            _kill_processes()  # the thread waits for them
+            await _give_up(loading)
             raise
         except Exception as err:
             if self._failure:
@@ -105,7 +119,10 @@ class VllmEngine:
 
     async def _watch_stages(self, stages: Stages) -> None:
         """End the engine when a stage has ended: vLLM itself would wait for the stage's answer for minutes."""
-        self._failure = await stages.ended()
+        try:
+            self._failure = await stages.ended()
+        except Exception as err:
+            self._failure = f"the stages cannot be watched: {err}"
         logger.error("%s: this replica cannot go on", self._failure)
         _kill_processes()
 
@@ -138,12 +155,13 @@ class VllmEngine:
         """End the engine's processes, on every node."""
         if self._watch is not None:
             self._watch.cancel()
-        if self._llm is not None:
-            self._llm.shutdown(timeout=5.0)
-        if self._stages is not None:
-            self._stages.stop()
-        if self._weights is not None:
-            self._weights.close()
+        with ExitStack() as ends:  # each of them, whatever the others raise
+            if self._weights is not None:
+                ends.callback(self._weights.close)
+            if self._stages is not None:
+                ends.callback(self._stages.stop)
+            if self._llm is not None:
+                await asyncio.to_thread(self._llm.shutdown, timeout=SHUTDOWN_S)
 
 
 class _LatestStats:
@@ -211,8 +229,15 @@ def set_environment(config: VariantConfig, *, host: str | None) -> None:
         os.environ.setdefault(name, str(compiled / name.partition("_")[0].lower()))
     if host is not None:
         os.environ.setdefault("VLLM_HOST_IP", host)
-    if source_kind(config.source) != "hub":
+    if not _needs_hub(config):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _needs_hub(config: VariantConfig) -> bool:
+    """Whether anything of the engine may come from the Hugging Face hub: adapters come later, from wherever they are."""
+    engine = config.engine
+    sources = [config.source, engine.tokenizer, engine.speculative.model if engine.speculative is not None else None]
+    return engine.lora is not None or any(source is not None and source_kind(source) == "hub" for source in sources)
 
 
 def fetch_weights(config: VariantConfig, *, on_progress: OnProgress | None = None) -> WeightsFolder:
@@ -244,6 +269,15 @@ def _kill_processes() -> None:
     """End the engine's processes now; this process has no other children of multiprocessing."""
     for child in multiprocessing.active_children():
         child.kill()
+
+
+async def _give_up(loading: asyncio.Future[AsyncLLM]) -> None:
+    """End an engine that is being made; the thread that makes it may not have started its processes yet."""
+    while not loading.done():
+        _kill_processes()
+        await asyncio.sleep(KILL_AGAIN_S)
+    if not loading.cancelled() and loading.exception() is None:
+        await asyncio.to_thread(loading.result().shutdown, timeout=SHUTDOWN_S)
 
 
 def _new_llm(args: Any, latest: _LatestStats) -> AsyncLLM:

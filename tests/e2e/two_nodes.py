@@ -22,6 +22,8 @@ from serve_app.config import PlatformConfig
 MODEL = ROOT / "models" / "demo" / "model"
 START_TIMEOUT_S = 900.0
 NODE_CPUS = 2
+NODE_TRIES = 3
+NODE_TIMEOUT_S = 90.0
 
 
 class EnginePlatform:
@@ -51,23 +53,34 @@ class EnginePlatform:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end_node()
+        self.cluster.stop()
+
+    def _add_node(self) -> None:
+        for _ in range(NODE_TRIES):
+            folder = tempfile.mkdtemp(prefix="mn-", dir="/tmp")
+            self._second = subprocess.Popen(
+                [sys.executable, "-m", "serve_app.watchdog", folder, *self.cluster.join_command(NODE_CPUS + 1)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=self.cluster.environment,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+            deadline_s = time.monotonic() + NODE_TIMEOUT_S
+            while self._second.poll() is None and time.monotonic() < deadline_s:
+                if len(self.cluster.nodes()) == 2:
+                    return
+                time.sleep(1.0)
+            self._end_node()  # a port that was free a moment ago may be taken
+        raise AssertionError("the second node did not join")
+
+    def _end_node(self) -> None:
         if self._second is not None and self._second.stdin is not None:
             self._second.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._second.wait(timeout=60)
-        self.cluster.stop()
-
-    def _add_node(self) -> None:
-        folder = tempfile.mkdtemp(prefix="mn-", dir="/tmp")
-        self._second = subprocess.Popen(
-            [sys.executable, "-m", "serve_app.watchdog", folder, *self.cluster.join_command(NODE_CPUS + 1)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=self.cluster.environment,
-            cwd=ROOT,
-            start_new_session=True,
-        )
 
     def _wait(self, names: set[str]) -> None:
         deadline_s = time.monotonic() + START_TIMEOUT_S

@@ -66,8 +66,13 @@ class FakeStages:
     def __init__(self) -> None:
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.is_stopped = False
+        self.has_weights = False
+
+    async def fetch(self) -> None:
+        self.has_weights = True
 
     def start(self) -> Rendezvous:
+        assert self.has_weights
         return Rendezvous("10.0.0.1", 4711, stages=2)
 
     async def ended(self) -> str:
@@ -154,11 +159,17 @@ async def test_a_stage_that_ends_later_makes_the_replica_ill(killed: threading.E
 async def test_a_start_that_takes_too_long_kills_what_it_waits_for(
     killed: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.llm.vllm._new_llm", lambda args, latest: killed.wait(30))
+    llm = FakeLlm()
+
+    def load(args: object, latest: object) -> FakeLlm:
+        assert killed.wait(30)
+        return llm  # it was done already when its processes were killed
+
+    monkeypatch.setattr("deployments.llm.vllm._new_llm", load)
     config = STAGED.model_copy(update={"engine": EngineConfig(start_timeout_s=0.5)})
     with pytest.raises(StartTimeout, match="load has run"):
         await VllmEngine("chat", config).start()
-    assert killed.is_set()
+    assert llm.is_shut_down
 
 
 def test_what_an_engine_compiles_is_kept_in_the_nodes_cache_unless_an_operator_says_where(
@@ -172,3 +183,26 @@ def test_what_an_engine_compiles_is_kept_in_the_nodes_cache_unless_an_operator_s
     assert (os.environ["VLLM_CACHE_ROOT"], os.environ["TRITON_CACHE_DIR"]) == (str(tmp_path / "compiled" / "vllm"), "/mine")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled" / "torchinductor")
     assert (os.environ["HF_HUB_OFFLINE"], "VLLM_HOST_IP" in os.environ) == ("1", False)
+
+
+@pytest.mark.parametrize(
+    ("config", "is_offline"),
+    [
+        pytest.param({"source": "./models/x"}, True, id="folder"),
+        pytest.param({"source": "s3://models/x"}, True, id="s3"),
+        pytest.param({"source": "org/model"}, False, id="hub"),
+        pytest.param({"source": "./models/x", "engine": {"tokenizer": "org/tokenizer"}}, False, id="tokenizer-from-the-hub"),
+        pytest.param({"source": "./models/x", "engine": {"lora": {}}}, False, id="adapters-may-come-from-the-hub"),
+        pytest.param(
+            {"source": "s3://models/x", "engine": {"speculative": {"model": "org/draft", "num_speculative_tokens": 3}}},
+            False,
+            id="draft-model-from-the-hub",
+        ),
+    ],
+)
+def test_the_hub_is_closed_only_where_nothing_comes_from_it(
+    config: dict[str, Any], is_offline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"})
+    set_environment(VariantConfig.model_validate({"name": "stable", **config}), host=None)
+    assert ("HF_HUB_OFFLINE" in os.environ) is is_offline
