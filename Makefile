@@ -2,6 +2,9 @@
 DEVICE ?=
 PORT   ?= 8000
 CONFIG ?= platform.yaml
+SCENARIO ?= smoke
+URL    ?= http://127.0.0.1:$(PORT)
+GATE   ?=
 PYTHON ?= $(shell command -v python3 || command -v python3.12 || command -v python3.11 || echo python3)
 
 BIN        := .venv/bin
@@ -12,7 +15,7 @@ TESTS      := $(BIN)/python -B scripts/run_tests.py
 SOURCES    := scripts tests $(wildcard serve_app deployments autoscaling loadtests models benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install fmt lint type test test-ray test-e2e test-clients chart-test chart clients cov check proto golden lock clean python
+.PHONY: help run install fmt lint type test test-ray test-e2e test-clients chart-test chart clients cov check loadtest proto golden lock clean python
 
 help: ## Show this table
 	@printf 'Manta: multi-model LLM and RAG serving on Ray Serve and vLLM\n\n'
@@ -68,6 +71,7 @@ chart: python ## Write the chart's schema, its README and the pages made from it
 	$(BIN)/python -B -m scripts.chart_schema
 	$(BIN)/python -B -m scripts.chart_docs
 	$(BIN)/python -B -m scripts.values_errors
+	$(BIN)/python -B -m scripts.chart_upgrades
 
 clients: python ## Make .clients, with the clients that cannot live in .venv
 	@$(SETUP_TEST)
@@ -80,6 +84,10 @@ cov: python ## Unit and Ray tests with branch coverage
 	@$(BIN)/coverage report
 
 check: lint type test chart-test ## What CI runs: lint, type, test and chart-test
+
+loadtest: python ## Load a running platform: SCENARIO=smoke, URL, GATE
+	@$(SETUP) --extra loadtest
+	@$(BIN)/manta loadtest $(SCENARIO) --url $(URL) $(if $(GATE),--gate $(GATE)) --report loadtest.html --json loadtest.json
 
 proto: python ## Generate the gRPC modules from the .proto files
 	@$(SETUP_DEV)

@@ -6,9 +6,9 @@ python -m scripts.chart_upgrades --check   exit with 1 when the page is out of d
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
+import json
 import re
 import sys
 import tempfile
@@ -86,7 +86,7 @@ def _data() -> Json:
 
 def with_set(values: Json, sets: Mapping[str, Any]) -> Json:
     """Return values with others at paths such as ``models[0].weight``, as `helm upgrade -f FILE --set` does; None removes."""
-    made = copy.deepcopy(values)
+    made: Json = json.loads(json.dumps(values))  # parts that are one object here, as by a YAML alias, are two for Helm
     for path, value in sets.items():
         steps: list[str | int] = [name or int(index) for name, index in _STEP.findall(path)]
         at: Any = made

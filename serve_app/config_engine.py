@@ -11,6 +11,7 @@ from serve_app.config_fields import Config, Text
 from serve_app.config_rules import Problems, refuse
 
 _RANKS = "set by the platform: it places the ranks"
+_ONE_ENGINE = "a replica reserves the ranks of one engine; set more `replicas` of the variant instead"
 SET_BY_MANTA = {
     "model": "set by the variant's `source`",
     "model_tag": "set by the variant's `source`",
@@ -35,6 +36,17 @@ SET_BY_MANTA = {
     "master_addr": _RANKS,
     "master_port": _RANKS,
     "headless": _RANKS,
+    "worker_extension_cls": "set by the platform: its own extension prepares the stages",
+    "data_parallel_size": _ONE_ENGINE,
+    "data_parallel_rank": _ONE_ENGINE,
+    "data_parallel_start_rank": _ONE_ENGINE,
+    "data_parallel_size_local": _ONE_ENGINE,
+    "data_parallel_address": _ONE_ENGINE,
+    "data_parallel_rpc_port": _ONE_ENGINE,
+    "data_parallel_hybrid_lb": _ONE_ENGINE,
+    "data_parallel_external_lb": _ONE_ENGINE,
+    "data_parallel_multi_port_external_lb": _ONE_ENGINE,
+    "data_parallel_backend": _ONE_ENGINE,
 }
 KvCacheDtype = Literal[
     "auto",

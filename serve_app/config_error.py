@@ -145,7 +145,8 @@ def _describe(value: object, raw: str | None) -> str:
 def _not_allowed(got: str, word: str, expected: str) -> str:
     """``expected`` is pydantic's list: ``'vllm' or 'simulated'``."""
     allowed = [choice.strip("' ") for choice in expected.replace(" or ", ", ").split(",")]
-    return " ".join(filter(None, (f"{got} is not one of {', '.join(allowed)};", did_you_mean(word, allowed)))).rstrip(";")
+    words = [choice for choice in allowed if not choice.isdigit()]  # of numbers, one that looks alike is not near
+    return " ".join(filter(None, (f"{got} is not one of {', '.join(allowed)};", did_you_mean(word, words)))).rstrip(";")
 
 
 def _unknown_field(path: FieldPath, root: type[BaseModel]) -> str:

@@ -28,6 +28,8 @@ from serve_app.storage.location import is_remote
 
 MAX_PROMPT_CHARACTERS = 64 * 1024
 PROMPT_SUFFIX = ".j2"
+PUT_WEIGHTS = "put the weights there, or write a Hugging Face id (org/name) or s3://bucket/prefix"
+PUT_OR_HUB = "put the model there, on every node, or write a Hugging Face id (org/name)"  # where S3 is refused
 ADAPTER_FILE = "adapter_config.json"  # PEFT's description of an adapter
 
 
@@ -143,7 +145,7 @@ class FileResolver:
         is_needed = engine.kind != "simulated"
         changes: dict[str, Any] = {}
         if (draft := engine.speculative) is not None and draft.model is not None:
-            model = self._source(draft.model, (*path, "speculative", "model"), is_needed)
+            model = self._source(draft.model, (*path, "speculative", "model"), is_needed, fix=PUT_OR_HUB)
             changes["speculative"] = draft.model_copy(update={"model": model})
         if (tokenizer := engine.tokenizer) is not None and source_kind(tokenizer) == "folder":
             changes["tokenizer"] = str(folder := self._absolute(tokenizer))
@@ -169,15 +171,15 @@ class FileResolver:
             return template
 
     def _embedder(self, embedder: EmbedderConfig, path: FieldPath) -> EmbedderConfig:
-        return embedder.model_copy(update={"source": self._source(embedder.source, (*path, "source"), is_needed=True)})
+        source = self._source(embedder.source, (*path, "source"), is_needed=True, fix=PUT_OR_HUB)
+        return embedder.model_copy(update={"source": source})
 
-    def _source(self, source: str, path: FieldPath, is_needed: bool) -> str:
+    def _source(self, source: str, path: FieldPath, is_needed: bool, *, fix: str = PUT_WEIGHTS) -> str:
         if source_kind(source) != "folder":
             return source
         folder = self._absolute(source)
         if is_needed and self._check_files:
             if not os.path.isdir(folder):  # unlike Path.is_dir, False and no error where we may not look
-                fix = "put the weights there, or write a Hugging Face id (org/name) or s3://bucket/prefix"
                 what = "is a file, not a model folder" if os.path.exists(folder) else "does not exist"
                 self.problems.append((path, f"the model folder {str(folder)!r} {what}; {fix}"))
             elif not os.path.isfile(folder / "config.json"):

@@ -54,22 +54,41 @@ def check_files(folder: str, max_rank: int) -> str:
     """Return a digest of an adapter's files, which changes when they do.
 
     Raises:
-        UnfitAdapter: it is none that vLLM can load, or its rank is over the engine's ``lora.max_rank``.
+        UnfitAdapter: it is none that vLLM can load, or a rank is over the engine's ``lora.max_rank``.
     """
     root = Path(folder)
     config = _config(root)
-    rank = config.get("r")
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise UnfitAdapter(f"{CONFIG} in {folder}: `r` must be the adapter's rank, got {rank!r}")
-    if rank > max_rank:
-        raise UnfitAdapter(f"{CONFIG} in {folder}: rank {rank} is over the engine's {max_rank}; raise `engine.lora.max_rank`")
+    _check_ranks(config, max_rank, folder)
     weights = next((root / name for name in WEIGHTS if (root / name).is_file()), None)
     if weights is None:
         raise UnfitAdapter(f"{folder} has no weights; one of {', '.join(WEIGHTS)} must stand beside {CONFIG}")
-    logger.info("adapter in %s: rank %d, made for %s", folder, rank, config.get("base_model_name_or_path") or "a model unnamed")
+    logger.info(
+        "adapter in %s: rank %d, made for %s", folder, config["r"], config.get("base_model_name_or_path") or "a model unnamed"
+    )
     # Not of the bytes, of which there may be gigabytes: whoever writes a file changes its size or its time.
     stats = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in (root / CONFIG, weights)]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
+
+
+def _check_ranks(config: dict[str, Any], max_rank: int, folder: str) -> None:
+    """Raise UnfitAdapter unless ``r``, and the ranks of modules that have their own, are ranks within the engine's."""
+    if not _is_rank(rank := config.get("r")):
+        raise UnfitAdapter(f"{CONFIG} in {folder}: `r` must be the adapter's rank, got {rank!r}")
+    pattern = config.get("rank_pattern") or {}
+    if not isinstance(pattern, dict):
+        raise UnfitAdapter(f"{CONFIG} in {folder}: `rank_pattern` must be ranks by module, got {pattern!r}")
+    ranks: dict[str, Any] = {"": rank} | {f" of `{module}` in `rank_pattern`": each for module, each in pattern.items()}
+    for where, each in ranks.items():
+        if not _is_rank(each):
+            raise UnfitAdapter(f"{CONFIG} in {folder}: the rank{where} must be 1 or more, got {each!r}")
+    where, most = max(ranks.items(), key=lambda item: item[1])
+    if most > max_rank:
+        told = f"rank {most}{where} is over the engine's {max_rank}; raise `engine.lora.max_rank`"
+        raise UnfitAdapter(f"{CONFIG} in {folder}: {told}")
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _config(root: Path) -> dict[str, Any]:

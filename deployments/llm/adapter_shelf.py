@@ -126,8 +126,7 @@ class AdapterShelf:
     def give_back(self, place: Place) -> None:
         """Count one request less."""
         place.uses -= 1
-        if place.is_old and not place.uses:
-            self._drop(place)
+        self._drop_old(place)
         if self._line:
             self._serve()
 
@@ -170,6 +169,11 @@ class AdapterShelf:
             del self._places[place.version]
             self._start(self._unload(place))
 
+    def _drop_old(self, place: Place) -> None:
+        """Let a place go that is old and unused. One that still loads stays until it has: the engine gets it all the same."""
+        if place.is_old and place.is_loaded and not place.uses:
+            self._drop(place)
+
     def _begin(self, tag: AdapterTag) -> Place:
         adapter = LoadedAdapter(tag.key, public_name(self._model, tag.key.partition("/")[0]), tag.revision)
         self._begun += 1
@@ -196,6 +200,7 @@ class AdapterShelf:
             self._failed.pop(place.version, None)
             logger.info("adapter %s of %s is loaded, in %.1f s", place.tag.key, self._model, self._world.clock() - began_s)
             self._retire_others(place)
+            self._drop_old(place)
         finally:
             place.loading = None
             self._watcher.loaded("ok" if place.is_loaded else "failed", len(self.keys()))
@@ -206,7 +211,7 @@ class AdapterShelf:
         now_s = self._world.clock()
         self._failed = {version: until_s for version, until_s in self._failed.items() if until_s > now_s}
         self._failed[place.version] = now_s + RETRY_S
-        del self._places[place.version]
+        self._places.pop(place.version, None)
         if place.folder is not None:
             place.folder.close()
 
@@ -215,8 +220,7 @@ class AdapterShelf:
         for other in list(self._places.values()):
             if other.number < place.number and other.tag.key == place.tag.key:
                 other.is_old = True
-                if other.is_loaded and not other.uses:
-                    self._drop(other)
+                self._drop_old(other)
 
     async def _unload(self, place: Place) -> None:
         try:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from serve_app.errors import CommandError, PlatformError
 from serve_app.storage.connection import Tuning, connect
+from serve_app.storage.disk import expanded
 from serve_app.storage.location import parse_location
 from serve_app.storage.shelf import ANYTHING
 from serve_app.storage.terminal import shown
@@ -19,7 +20,7 @@ def run(folder: Path, uri: str, *, is_any: bool) -> None:
     """Push a folder's files, and say what was sent. Raises CommandError."""
     try:
         place = parse_location(uri)
-        files = local_files(folder.expanduser(), needs=() if is_any else ANYTHING)
+        files = local_files(expanded(folder, param="folder"), needs=() if is_any else ANYTHING)
         tuning, console = Tuning(), Console(stderr=True)
         with shown(console, f"hashing {folder}") as report:
             sums = hash_files(files, report)

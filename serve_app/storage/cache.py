@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from serve_app.errors import MissingWeights
-from serve_app.storage.disk import GIB, FreeBytes, allocated_bytes, free_bytes
+from serve_app.storage.disk import GIB, FreeBytes, allocated_bytes, expanded, free_bytes
 from serve_app.storage.journal import boot_id
 from serve_app.storage.locks import try_lock, unlock
 
@@ -221,10 +221,10 @@ def cache_from(env: Mapping[str, str] | None = None) -> Cache:
     """Return the cache that the environment names.
 
     Raises:
-        MissingWeights: MANTA_CACHE_GIB is no size.
+        MissingWeights: MANTA_CACHE_GIB is no size, or MANTA_CACHE is in the home of nobody.
     """
     env = os.environ if env is None else env
-    root = Path(env.get(CACHE) or DEFAULT).expanduser().absolute()
+    root = expanded(Path(env.get(CACHE) or DEFAULT), param=CACHE).absolute()
     return Cache(root, limit_bytes=_limit(env.get(CACHE_GIB, "").strip()))
 
 

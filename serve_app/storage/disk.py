@@ -16,6 +16,14 @@ GIB = 1 << 30
 FreeBytes = Callable[[Path], int]
 
 
+def expanded(path: Path, *, param: str) -> Path:
+    """Return a path with ``~`` and ``~user`` in full. Raises MissingWeights: there is no such user, or no home."""
+    try:
+        return path.expanduser()
+    except RuntimeError as err:
+        raise MissingWeights(f"{param}: {str(path)!r} is in the home of nobody here; write it in full", param=param) from err
+
+
 def free_bytes(folder: Path) -> int:
     """Return what is free to this process on the disk of a folder. Raises OSError."""
     return shutil.disk_usage(folder).free

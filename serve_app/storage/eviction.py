@@ -62,17 +62,25 @@ def evict(entry: Entry) -> bool:
         if (use := try_lock(slot.use)) is None:
             return False
         try:
-            for path in (slot.folder, slot.partial):
-                if path.is_dir():
-                    remove_tree(path)
-            for file in (slot.marker_file, slot.use, slot.lock):
-                file.unlink(missing_ok=True)
+            _remove(entry)
         finally:
             unlock(use)
     finally:
         unlock(lock)
     logger.info("evicted %s (%s) from the cache", entry.source, gib(entry.total_bytes))
     return True
+
+
+def _remove(entry: Entry) -> None:
+    slot = entry.slot
+    if entry.is_partial and slot.folder.is_dir():
+        remove_tree(slot.partial)  # left by a crash right after the folder was whole: the folder stays
+        return
+    for path in (slot.folder, slot.partial):
+        if path.is_dir():
+            remove_tree(path)
+    for file in (slot.marker_file, slot.use, slot.lock):
+        file.unlink(missing_ok=True)
 
 
 def _sweep(cache: Cache) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -13,16 +15,20 @@ from typing import Any
 from serve_app.errors import MissingWeights
 from serve_app.storage.cache import CACHE, Cache, CachedFolder, Kind, Marker, Slot, cache_from, remove_tree
 from serve_app.storage.connection import Tuning, connect
-from serve_app.storage.disk import FULL, KEEP_FREE_BYTES, allocated_bytes, sync, sync_tree, too_full
+from serve_app.storage.disk import FULL, KEEP_FREE_BYTES, allocated_bytes, expanded, sync, sync_tree, too_full
 from serve_app.storage.download import JOURNAL, Download
 from serve_app.storage.eviction import Need, make_room
 from serve_app.storage.journal import boot_id, progress_of
 from serve_app.storage.location import parse_location
 from serve_app.storage.locks import exclusive
+from serve_app.storage.manifest import MANIFEST
 from serve_app.storage.progress import OnProgress, Progress
 from serve_app.storage.remote import RemoteFolder, list_folder
+from serve_app.storage.shelf import ANYTHING
 
 logger = logging.getLogger("ray.serve")
+OWN = re.compile(r"\.manta\.[0-9a-f]+\.(partial|lock)")  # of a pull into a folder that was there
+LAST = (*ANYTHING, MANIFEST)  # without these it is no model
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +90,53 @@ def fetch(
 
 
 def pull(remote: RemoteFolder, storage: Storage, *, folder: Path, on_progress: OnProgress | None = None) -> Path:
-    """Download listed objects into a folder, which is new or empty, and return it. It appears whole or not at all.
+    """Download listed objects into a folder, which is new or empty, and return it.
+
+    A new one appears whole or not at all. In one that is there, the file by which it is known for a model is moved in last.
 
     Raises:
         MissingWeights: as `fetch_folder`, or the folder holds something.
     """
-    folder = folder.expanduser().absolute()
-    partial = folder.with_name(f".{folder.name}.{remote.digest}.partial")
+    folder = expanded(folder, param="folder").absolute()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = _partial_of(folder, remote.digest)
         with exclusive(lock := partial.with_suffix(".lock")):
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if _is_taken(folder):
                 lock.unlink()
                 raise MissingWeights(f"{folder} is there already; name a new or an empty folder", param="folder")
             _require_room(remote, partial, storage.cache.free_bytes)
             fix = "name a folder on a larger disk"
             files = _download(remote, partial, storage, on_progress=on_progress, fix=fix)
             sync_tree(files)
-            files.rename(folder)
+            _show(files, folder, is_inside=partial.parent == folder)
             shutil.rmtree(partial)
-            sync(folder.parent)
+            sync(partial.parent)
             lock.unlink()
     except OSError as err:
         raise _unwritable(err, folder, fix="name a folder that can") from err
     return folder
+
+
+def _partial_of(folder: Path, digest: str) -> Path:
+    """Return where to download to: inside a folder that is there, for nothing can be renamed to a mount point; else beside."""
+    if folder.is_dir():
+        return folder / f".manta.{digest}.partial"
+    return folder.with_name(f".{folder.name}.{digest}.partial")
+
+
+def _is_taken(folder: Path) -> bool:
+    if folder.is_dir():
+        return not all(OWN.fullmatch(each.name) for each in folder.iterdir())
+    return os.path.lexists(folder)  # a link to nothing is in the way too
+
+
+def _show(files: Path, folder: Path, *, is_inside: bool) -> None:
+    if not is_inside:
+        files.rename(folder)
+        return
+    for entry in sorted(files.iterdir(), key=lambda entry: entry.name in LAST):
+        entry.rename(folder / entry.name)
 
 
 def _fill(slot: Slot, remote: RemoteFolder, storage: Storage, *, on_progress: OnProgress | None) -> None:

@@ -37,12 +37,23 @@ def is_remote(text: str) -> bool:
     return text.startswith(SCHEME)
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be sent; a file name that is not UTF-8 comes with lone surrogates, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def parse_location(uri: str, *, may_be_bucket: bool = False) -> Location:
     """Return the bucket and the prefix of a URI.
 
     Raises:
-        MissingWeights: it has no bucket, or no prefix where one is needed.
+        MissingWeights: it has no bucket, or no prefix where one is needed, or is not UTF-8.
     """
+    if not is_utf8(uri):
+        raise MissingWeights(f"source {uri!a} is not UTF-8, and object keys are", param="source")
     bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
     prefix = prefix.strip("/")
     if not is_remote(uri) or not bucket or not (prefix or may_be_bucket):

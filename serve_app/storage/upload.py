@@ -13,7 +13,7 @@ from typing import Any
 from serve_app.errors import MissingWeights
 from serve_app.storage.connection import Tuning, boto_errors, in_words
 from serve_app.storage.digests import sha256_of
-from serve_app.storage.location import Location
+from serve_app.storage.location import Location, is_utf8
 from serve_app.storage.manifest import MANIFEST, Manifest, ManifestFile
 from serve_app.storage.progress import OnProgress, ProgressCounter
 from serve_app.storage.remote import RemoteFile, list_objects, read_manifest
@@ -51,12 +51,16 @@ def local_files(folder: Path, *, needs: Sequence[str] = ()) -> list[LocalFile]:
     """Return the files below a folder, sorted, without hidden ones; links are followed to files, not to folders.
 
     Raises:
-        MissingWeights: there is no such folder, nothing in it, or none of the files that it needs.
+        MissingWeights: there is no such folder, nothing in it, none of the files that it needs, something that cannot be
+            read, or a name that is not UTF-8.
     """
-    if not folder.is_dir():
-        raise MissingWeights(f"{folder} is no folder; name the one that holds the files to push", param="folder")
-    paths = sorted(_walk(folder))
-    files = [_local(path, folder) for path in paths if path.is_file() and path.name != MANIFEST]
+    try:
+        if not folder.is_dir():
+            raise MissingWeights(f"{folder} is no folder; name the one that holds the files to push", param="folder")
+        paths = sorted(_walk(folder))
+        files = [_local(path, folder) for path in paths if path.is_file() and path.name != MANIFEST]
+    except OSError as err:
+        raise _unreadable(err) from err
     if not files:
         raise MissingWeights(f"{folder} holds no files to push", param="folder")
     if needs and not {file.name for file in files} & set(needs):
@@ -184,11 +188,18 @@ def _unreadable(err: OSError) -> MissingWeights:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for current, folders, names in os.walk(folder):
+    for current, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(current, name) for name in names if not name.startswith("."))
 
 
+def _refuse(err: OSError) -> None:
+    raise err  # by default os.walk leaves out what it cannot read
+
+
 def _local(path: Path, folder: Path) -> LocalFile:
     about = path.stat()
-    return LocalFile(path, path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns)
+    name = path.relative_to(folder).as_posix()
+    if not is_utf8(name):
+        raise MissingWeights(f"the name of {str(path)!a} is not UTF-8, and object keys are; rename it", param="folder")
+    return LocalFile(path, name, about.st_size, about.st_mtime_ns)

@@ -208,3 +208,8 @@ def test_values_are_set_as_helm_sets_them() -> None:
     made = with_set(values, {"a.b[1].c": 3, "a.b[2]": {"c": 4}, "d.e": 5, "f.g.h": 6, "a.b[0].c": None})
     assert made == {"a": {"b": [{}, {"c": 3}, {"c": 4}]}, "d": {"e": 5}, "f": {"g": {"h": 6}}}
     assert values == {"a": {"b": [{"c": 1}, {"c": 2}]}, "d": None}
+
+
+def test_values_that_were_one_object_are_set_apart() -> None:
+    shared = {"c": 1}
+    assert with_set({"a": [shared, shared]}, {"a[0].c": 2}) == {"a": [{"c": 2}, {"c": 1}]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -22,5 +22,16 @@ def bare_installation() -> Iterator[Installation]:
 @pytest.fixture
 def installation(bare_installation: Installation) -> Installation:
     """The chart, installed, with 90 percent on stable and 10 on canary."""
-    bare_installation.put({"stable": 90, "canary": 10})
+    bare_installation.have({"stable": 90, "canary": 10})
     return bare_installation
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Print a line that is seen although the test passes: figures of the run."""
+
+    def told(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n  {line}")  # noqa: T201
+
+    return told

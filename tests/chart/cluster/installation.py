@@ -9,9 +9,10 @@ import httpx
 from helm_python import Chart
 
 from benchmarks.canary_switch.switch import replica_pids
-from scripts.chart_upgrades import CHART, with_set
+from scripts.chart_effects import Effect, effect
+from scripts.chart_upgrades import CHART, rendered, with_set
 from tests.chart.cluster.operator import until
-from tests.chart.cluster.targets import RELEASE, Json, Target
+from tests.chart.cluster.targets import NAMESPACE, RELEASE, SERVICE, Json, Target
 
 START_S = 240.0
 SETTLE_S = 120.0
@@ -61,17 +62,26 @@ class Installation:
         self.values = self._on_this_cluster(values({"stable": 90, "canary": 10}))
         release = self.target.config.install(self.chart, RELEASE, self.values, wait="watcher", timeout=HELM_S)
         assert release["status"] == "deployed"
-        until(self._answers, timeout_s=START_S, what="the API answers")
+        until(self.answers, timeout_s=START_S, what="the API answers")
         self._settle({"stable": 90, "canary": 10})
 
     def put(self, weights: Mapping[str, int]) -> None:
         """`helm upgrade --wait` to these weights and no others, and wait until Serve has what is declared."""
         self.upgrade(self._on_this_cluster(values(weights)))
+        until(self.is_sent, timeout_s=SETTLE_S, what="the operator has seen the new values")
         self._settle(weights)
 
-    def set(self, sets: Mapping[str, Any]) -> None:
-        """`helm upgrade -f VALUES --set ...`."""
-        self.upgrade(with_set(self.values, sets))
+    def have(self, weights: Mapping[str, int]) -> None:
+        """`put`, where the last upgrade that worked had other values."""
+        if self.values != self._on_this_cluster(values(weights)):
+            self.put(weights)
+
+    def set(self, sets: Mapping[str, Any]) -> Effect:
+        """`helm upgrade -f VALUES --set ...`; return what it is told to do."""
+        old, wanted = self.values, with_set(self.values, sets)
+        self.upgrade(wanted)
+        until(self.is_sent, timeout_s=SETTLE_S, what="the operator has seen the new values")
+        return effect(rendered(old), rendered(wanted))
 
     def upgrade(self, wanted: Json) -> None:
         """`helm upgrade --wait`."""
@@ -100,7 +110,17 @@ class Installation:
     def _on_this_cluster(self, wanted: Json) -> Json:
         return {**wanted, **self.target.values}
 
-    def _answers(self) -> bool:
+    def is_running(self) -> bool:
+        """Whether every application runs."""
+        return {app["status"] for app in self.applications.values()} == {"RUNNING"}
+
+    def is_sent(self) -> bool:
+        """Whether the platform has been sent the values, as far as that can be seen."""
+        local = self.target.local
+        return local is None or local.operator.has_seen(SERVICE, NAMESPACE)
+
+    def answers(self) -> bool:
+        """Whether the API answers."""
         try:
             return httpx.get(f"{self.url}/v1/models", timeout=5).status_code == 200
         except httpx.HTTPError:
@@ -111,4 +131,5 @@ class Installation:
 
     def _runs(self, weights: Mapping[str, int]) -> bool:
         variants = {name.rpartition(".")[2] for name, app in self.applications.items() if app["status"] == "RUNNING"}
-        return set(weights) == variants & {"stable", "canary", "next"} and self.weights() == dict(weights)
+        is_all = set(weights) == variants & {"stable", "canary", "next"} and self.is_running()
+        return is_all and self.answers() and self.weights() == dict(weights)

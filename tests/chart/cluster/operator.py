@@ -55,6 +55,11 @@ class Operator:
         self._stop.set()
         self._thread.join(timeout=30)
 
+    def has_seen(self, name: str, namespace: str) -> bool:
+        """Whether a RayService is as it was when it was last looked at, and what it says has been acted upon."""
+        found = self._store.get(Key(RAYSERVICE, namespace, name)) or {}
+        return bool(found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"])
+
     def _loop(self) -> None:
         while not self._stop.wait(LOOP_S):
             for service in self._store.objects(RAYSERVICE):

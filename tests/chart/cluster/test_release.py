@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,15 @@ from helm_python import Chart, HelmError
 from benchmarks.canary_switch.open_loop import Load
 from benchmarks.canary_switch.switch import Switch, switch
 from scripts.chart_upgrades import CHART
-from tests.chart.cluster.installation import Installation, values
+from tests.chart.cluster.installation import SETTLE_S, Installation, values
 from tests.chart.cluster.kinds import KINDS
 from tests.chart.cluster.operator import until
 from tests.chart.cluster.targets import RELEASE, Local
 from tests.integration.canaries import split
 
 pytestmark = [pytest.mark.chart, pytest.mark.ray, pytest.mark.timeout(600)]
+
+Say = Callable[[str], None]
 
 RATE = 15.0  # chats per second
 FIRST, MORE = {"stable": 90, "canary": 10}, {"stable": 50, "canary": 50}
@@ -50,22 +52,26 @@ def local_of(installation: Installation) -> Local:
     return installation.target.local
 
 
-def report(what: str, seen: Switch) -> None:
-    print(f"\n{what}: {seen.chats} chats sent, {seen.failed} failed, {seen.misrouted} on a wrong variant, "  # noqa: T201
-          f"{len(seen.restarted)} applications restarted; on every Router after {seen.told_s:.1f} s")  # fmt: skip
+def line(what: str, seen: Switch) -> str:
+    return (
+        f"{what}: {seen.chats} chats sent, {seen.failed} failed, {seen.misrouted} on a wrong variant, "
+        f"{len(seen.restarted)} applications restarted, on every Router after {seen.told_s:.1f} s"
+    )
 
 
-async def test_a_weight_by_helm_upgrade_and_back_by_rollback_restarts_and_fails_nothing(installation: Installation) -> None:
+async def test_a_weight_by_helm_upgrade_and_back_by_rollback_restarts_and_fails_nothing(
+    installation: Installation, say: Say
+) -> None:
     seen = await switch(installation, before=split(FIRST), after=split(MORE), rate=RATE)
-    report("helm upgrade", seen)
+    say(line("helm upgrade", seen))
     back = await switch(Rolled(installation), before=split(MORE), after=split(FIRST), rate=RATE)
-    report("helm rollback", back)
+    say(line("helm rollback", back))
     assert [(each.failed, each.misrouted, each.restarted) for each in (seen, back)] == [(0, 0, ())] * 2
     assert min(seen.chats, back.chats) > 50
     assert installation.weights() == FIRST
 
 
-async def test_a_variant_comes_and_goes_by_helm_upgrade_and_restarts_no_other(installation: Installation) -> None:
+async def test_a_variant_comes_and_goes_by_helm_upgrade_and_restarts_no_other(installation: Installation, say: Say) -> None:
     before = installation.pids()
     load = Load(installation.url, RATE)
     async with load.running():
@@ -73,10 +79,57 @@ async def test_a_variant_comes_and_goes_by_helm_upgrade_and_restarts_no_other(in
         added = installation.pids()
         await asyncio.to_thread(installation.put, FIRST)
         removed = installation.pids()
-    print(f"\na variant comes and goes: {len(load.answers)} chats sent, {len(load.failed())} failed")  # noqa: T201
+    say(f"a variant comes and goes: {len(load.answers)} chats sent, {len(load.failed())} failed")
     assert load.failed() == []
     assert {name: pids for name, pids in added.items() if name != "llm.chat.next"} == before
     assert {name: pids for name, pids in removed.items() if name != "llm.chat.next"} == before
+
+
+IN_PLACE: Mapping[str, Mapping[str, Any]] = {
+    "limits": {"platform.limits.max_choices": 4},
+    "leases": {"platform.models[0].variants[0].max_leases": 32},
+    "bounds of replicas": {"platform.models[0].variants[0].autoscaling": {"min_replicas": 1, "max_replicas": 3}},
+    "what scaling goes by": {"platform.models[0].variants[0].autoscaling.target_queue_depth": 9},
+    "priority": {"platform.models[0].priority": 9},
+    "the Router's bounds": {"platform.router.max_open_requests": 5000, "platform.router.drain_timeout_s": 30},
+    "a rollout": {"platform.models[0].rollout": {"steps": [{"weight": 50, "pause": "1h"}, {"weight": 100}]}},
+    "a shadow": {"platform.models[0].shadow": {"variant": "canary", "percent": 1}},
+    "an annotation": {"annotations": {"example.org/team": "ml"}},
+}
+
+
+async def test_edits_that_are_told_to_be_in_place_are(installation: Installation, say: Say) -> None:
+    before, told = installation.pids(), {}
+    load = Load(installation.url, RATE)
+    async with load.running():
+        for name, sets in IN_PLACE.items():
+            told[name] = await asyncio.to_thread(installation.set, sets)
+        await asyncio.sleep(3)
+    say(f"{len(IN_PLACE)} edits in place: {len(load.answers)} chats sent, {len(load.failed())} failed")
+    assert {name: effect.is_in_place for name, effect in told.items()} == dict.fromkeys(IN_PLACE, True)
+    assert (load.failed(), installation.pids()) == ([], before)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        pytest.param({"platform.models[0].variants[1].engine.simulated.decode_s_per_token": 0.04}, id="engine"),
+        pytest.param({"platform.router.cpus": 0.4}, id="router"),
+    ],
+)
+def test_an_application_that_is_told_to_restart_does_and_no_other(installation: Installation, sets: Mapping[str, Any]) -> None:
+    before = installation.pids()
+    told = installation.set(sets)
+    until(lambda: bool(restarted(before, installation)), timeout_s=SETTLE_S, what="an application has other processes")
+    until(lambda: installation.is_running() and installation.answers(), timeout_s=SETTLE_S, what="all applications run")
+    assert restarted(before, installation) == set(told.serve.restarted)
+    assert len(told.serve.restarted) == 1
+
+
+def restarted(before: Mapping[str, frozenset[int]], installation: Installation) -> set[str]:
+    """Return the applications that have other processes than before, and have as many."""
+    now = installation.pids()
+    return {name for name, pids in before.items() if now.get(name) and not now[name] & pids}
 
 
 async def test_traffic_is_split_as_the_values_say(installation: Installation) -> None:

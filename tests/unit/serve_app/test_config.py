@@ -214,7 +214,6 @@ def test_any_split_of_100_is_accepted(cuts: list[int]) -> None:
         ("../x", "folder"),
         ("/x", "folder"),
         ("~/x", "folder"),
-        ("s3://bucket", "s3"),
         ("s3://my-bucket/a/b", "s3"),
     ],
 )
@@ -225,6 +224,12 @@ def test_a_source_is_told_apart_by_its_form(source: str, kind: SourceKind) -> No
 @pytest.mark.parametrize("source", ["", "a/b/c", "s3://", "s3://UPPER/x", "gs://bucket/x", "https://x/y", "org/model\n", "a b"])
 def test_any_other_source_is_refused(source: str) -> None:
     with pytest.raises(ValueError, match="is no model source"):
+        source_kind(source)
+
+
+@pytest.mark.parametrize("source", ["s3://models", "s3://models/", "s3://models//"])
+def test_a_whole_bucket_is_no_source(source: str) -> None:
+    with pytest.raises(ValueError, match=r"is a whole bucket; write s3://bucket/prefix"):
         source_kind(source)
 
 

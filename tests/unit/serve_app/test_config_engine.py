@@ -142,6 +142,22 @@ def problems(engine: str) -> list[str]:
         pytest.param(
             "engine_args: {nnodes: 2}", "engine_args.nnodes: set by the platform: it places the ranks", id="arg-of-placement"
         ),
+        pytest.param(
+            "engine_args: {data_parallel_size: 2}",
+            "engine_args.data_parallel_size: a replica reserves the ranks of one engine; "
+            "set more `replicas` of the variant instead",
+            id="arg-of-several-engines",
+        ),
+        pytest.param(
+            "engine_args: {worker_extension_cls: a.B}",
+            "engine_args.worker_extension_cls: set by the platform: its own extension prepares the stages",
+            id="arg-of-stages",
+        ),
+        pytest.param(
+            "lora: {max_rank: 12}",
+            "lora.max_rank: 12 is not one of 1, 8, 16, 32, 64, 128, 256, 320, 512",
+            id="number-without-a-near-miss",
+        ),
     ],
 )
 def test_what_cannot_work_names_its_field_and_the_fix(engine: str, told: str) -> None:
@@ -274,6 +290,7 @@ def test_every_option_and_every_reserved_argument_is_one_of_vllms() -> None:
     }
     assert set(EngineConfig.model_fields) - ours - known == set()
     assert set(SET_BY_MANTA) - known == set()
+    assert {name for name in known if name.startswith("data_parallel_")} - set(SET_BY_MANTA) == set()
 
 
 def test_an_unknown_option_is_refused() -> None:

@@ -23,6 +23,11 @@ def test_an_adapter_as_peft_saves_it_is_taken(tmp_path: Path, weights: str) -> N
     assert check_files(folder, 8) == check_files(folder, 16)
 
 
+@pytest.mark.parametrize("pattern", [None, {}, {"q_proj": 16}])
+def test_an_adapter_with_ranks_of_its_modules_that_fit_is_taken(tmp_path: Path, pattern: dict[str, int] | None) -> None:
+    assert check_files(written(tmp_path, rank_pattern=pattern), 16)
+
+
 def test_other_files_have_another_digest(tmp_path: Path) -> None:
     folder = written(tmp_path)
     before = check_files(folder, 8)
@@ -38,6 +43,17 @@ def test_other_files_have_another_digest(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         pytest.param({"r": 32}, "rank 32 is over the engine's 16; raise `engine.lora.max_rank`", id="rank"),
+        pytest.param(
+            {"rank_pattern": {"q_proj": 8, "v_proj": 64, "k_proj": 32}},
+            "rank 64 of `v_proj` in `rank_pattern` is over the engine's 16; raise `engine.lora.max_rank`",
+            id="rank-of-a-module",
+        ),
+        pytest.param({"rank_pattern": [64]}, r"`rank_pattern` must be ranks by module, got \[64\]", id="no-pattern"),
+        pytest.param(
+            {"rank_pattern": {"q_proj": "64"}},
+            "rank of `q_proj` in `rank_pattern` must be 1 or more, got '64'",
+            id="no-rank-of-a-module",
+        ),
         pytest.param({"r": None}, "`r` must be the adapter's rank, got None", id="no-rank"),
         pytest.param({"r": True}, "`r` must be the adapter's rank, got True", id="a-truth"),
         pytest.param({"r": 0}, "`r` must be the adapter's rank, got 0", id="none"),

@@ -3,13 +3,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
+from collections import deque
+from collections.abc import Iterable
 
 import pytest
 
 from deployments.llm import adapter_shelf
 from deployments.llm.adapter_shelf import RETRY_S, CannotLoad
 from deployments.llm.engine import LoadedAdapter
-from tests.unit.deployments.llm.shelves import made, tag
+from tests.unit.deployments.llm.shelves import Made, made, tag
 from tests.unit.serve_app.fakes import turns, until
 
 
@@ -189,6 +192,57 @@ async def test_an_unused_old_revision_goes_at_once() -> None:
     await until(lambda: it.engine.said == ["+a/v1", "+a/v1", "-a/v1"])
 
 
+async def load_of_an_old_revision_nobody_waits_for(it: Made) -> tuple[asyncio.Task[None], threading.Event]:
+    """Return the load of a revision whose only request has left after the next one was loaded, and what it waits for."""
+    asked = it.ask("a")
+    await until(lambda: it.files.fetched)
+    load, may_go_on = next(iter(it.shelf._places.values())).loading, it.files.may_fetch
+    assert load is not None
+    it.files.may_fetch = threading.Event()
+    it.files.may_fetch.set()
+    await it.shelf.take(tag("a", "r2"))
+    asked.cancel()
+    await asyncio.wait([asked])
+    return load, may_go_on
+
+
+async def test_an_old_revision_that_loads_after_its_last_request_has_left_goes_again() -> None:
+    it = made(is_slow=True)
+    load, may_go_on = await load_of_an_old_revision_nobody_waits_for(it)
+    may_go_on.set()
+    await load
+    await until(lambda: it.engine.said == ["+a/v1", "+a/v1", "-a/v1"])
+    await until(lambda: not it.shelf._tasks)
+    assert [adapter.digest for adapter in it.engine.loaded] == ["r2-files-of-src:a"]
+    assert [folder.is_closed for folder in it.files.folders] == [False, True]
+    assert list(it.shelf._places) == [("a/v1", "r2")]
+
+
+async def test_an_old_revision_that_fails_after_its_last_request_has_left_is_told_and_forgotten(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    it = made(is_slow=True)
+    load, may_go_on = await load_of_an_old_revision_nobody_waits_for(it)
+    it.files.broken.add("src:a")
+    may_go_on.set()
+    with caplog.at_level(logging.WARNING, logger="ray.serve"):
+        await load
+    assert "adapter a/v1 of chat cannot be loaded: no src:a" in caplog.text
+    assert (list(it.shelf._places), it.engine.said) == ([("a/v1", "r2")], ["+a/v1"])
+    assert it.watcher.heard == [("ok", 1), ("failed", 1)]
+
+
+async def test_an_old_revision_that_still_loads_keeps_its_place_until_it_has_gone() -> None:
+    it = made(2, is_slow=True)
+    load, may_go_on = await load_of_an_old_revision_nobody_waits_for(it)
+    other = it.ask("b")
+    await turns(20)
+    assert it.files.fetched == ["src:a", "src:a"]
+    may_go_on.set()
+    await load
+    assert ((await other).tag.key, it.engine.most) == ("b/v1", 2)
+
+
 async def test_an_engine_that_cannot_unload_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
     it = made(1)
     await it.use("a")
@@ -211,31 +265,62 @@ async def test_closing_ends_loads() -> None:
     assert it.engine.said == []
 
 
+class ByChance(threading.Event):
+    """Lets fetches go on one by one, in any order."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self.waiting: list[threading.Event] = []
+        self._chance = chance
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waiting.append(gate := threading.Event())
+        return gate.wait(timeout)
+
+    def let_one_go_on(self) -> None:
+        if self.waiting:
+            self.waiting.pop(self._chance.randrange(len(self.waiting))).set()
+
+
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("max_loaded", [1, 2, 3])
+@pytest.mark.parametrize("max_loaded", [1, 2, 4])
 async def test_whatever_comes_every_request_gets_its_adapter_and_none_is_taken_from_it(seed: int, max_loaded: int) -> None:
     it = made(max_loaded)
     chance = random.Random(seed)  # noqa: S311
+    it.files.may_fetch = files = ByChance(chance)
 
-    async def one(key: str) -> None:
-        place = await it.shelf.take(tag(key))
+    async def one(key: str, revision: str) -> None:
+        place = await it.shelf.take(tag(key, revision))
         try:
             for _ in range(chance.randrange(6)):
-                assert (place.tag.key, place.adapter in it.engine.loaded) == (f"{key}/v1", True)
+                assert (place.version, place.adapter in it.engine.loaded) == ((f"{key}/v1", revision), True)
                 await asyncio.sleep(0)
         finally:
             it.shelf.give_back(place)
 
+    def have_ended(tasks: Iterable[asyncio.Task[None]]) -> bool:
+        files.let_one_go_on()
+        return all(task.done() for task in tasks)
+
     running: list[asyncio.Task[None]] = []
-    for _ in range(150):
-        running.append(asyncio.create_task(one(chance.choice("abcd"))))
-        if chance.random() < 0.1:
-            running[chance.randrange(len(running))].cancel()
+    for _ in range(400):
+        if chance.random() < 0.4:
+            key = chance.choice("aaaabc")
+            running.append(asyncio.create_task(one(key, chance.choice(("r1", "r2")) if key == "a" else "r1")))
+        if chance.random() < 0.3 and (unfinished := [task for task in running if not task.done()]):
+            chance.choice(unfinished).cancel()
+        if chance.random() < 0.2:
+            files.let_one_go_on()
+            await asyncio.sleep(0.0005)  # its thread needs more than turns
         await asyncio.sleep(0)
-    async with asyncio.timeout(20):
-        ended = await asyncio.gather(*running, return_exceptions=True)
+    await until(lambda: have_ended(running))
+    ended = await asyncio.gather(*running, return_exceptions=True)
     assert {type(each) for each in ended} <= {type(None), asyncio.CancelledError}
+    await until(lambda: have_ended(list(it.shelf._tasks)))
     await turns(20)
-    assert it.engine.most <= max_loaded
-    assert all(not place.uses for place in it.shelf._places.values())
-    assert not it.shelf._line
+    places = list(it.shelf._places.values())
+    assert (it.engine.most <= max_loaded, it.shelf._line) == (True, deque())
+    assert all(place.is_loaded and not place.uses for place in places)
+    assert len({place.tag.key for place in places}) == len(places)  # of each version only the newest stays
+    assert {place.adapter for place in places} == set(it.engine.loaded)
+    assert sum(not folder.is_closed for folder in it.files.folders) == len(places)

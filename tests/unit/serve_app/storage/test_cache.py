@@ -121,6 +121,18 @@ def test_a_partial_download_that_nobody_went_on_with_is_thrown_away(s3: Any, sto
     assert (old.partial.exists(), young.partial.exists()) == (False, True)
 
 
+def test_a_partial_folder_that_a_crash_left_beside_the_whole_one_takes_nothing_with_it(s3: Any, storage: Storage) -> None:
+    folder = fetch_folder(put(s3, "used", MODEL), storage=storage)
+    wait_for_sync()
+    folder.close()
+    partial = folder.path.with_suffix(".partial")
+    partial.mkdir()
+    (partial / "journal").touch()
+    os.utime(partial / "journal", (0, 0))
+    fetch_folder(put(s3, "b", {"one": b"b"}), storage=storage).close()
+    assert (partial.exists(), contents(folder.path), held(storage)) == (False, MODEL, ["used", "b"])
+
+
 def test_an_eviction_that_was_cut_is_finished(s3: Any, storage: Storage) -> None:
     doomed = storage.cache.root / "models" / f"{'0' * 32}.evicted"
     doomed.mkdir(parents=True)
@@ -219,6 +231,11 @@ def test_the_cache_is_where_the_environment_says() -> None:
     env = {"MANTA_CACHE": "/big/cache", "MANTA_CACHE_GIB": "1.5"}
     assert cache_from(env) == Cache(Path("/big/cache"), limit_bytes=3 * GIB // 2)
     assert cache_from({}) == Cache(Path("~/.cache/manta").expanduser(), limit_bytes=None)
+
+
+def test_a_cache_in_the_home_of_nobody_is_refused_by_name() -> None:
+    with pytest.raises(MissingWeights, match="MANTA_CACHE: '~nosuch/x' is in the home of nobody here"):
+        cache_from({"MANTA_CACHE": "~nosuch/x"})
 
 
 @pytest.mark.parametrize("size", ["lots", "0", "-1", "nan", "inf", "10GiB"])

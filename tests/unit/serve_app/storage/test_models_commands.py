@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,38 @@ def test_a_pushed_object_is_verified_by_its_sha256(s3: Any, storage: Storage, tm
 def test_a_folder_that_is_no_model_is_not_pushed(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     with pytest.raises(CommandError, match=message):
         manta("push", write(tmp_path / "model", files), URI)
+
+
+def test_a_folder_that_cannot_be_read_ends_the_push(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, scan = write(tmp_path / "model"), os.scandir
+
+    def refused_below(path: str) -> Any:
+        if os.fspath(path).endswith("sub"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refused_below)
+    with pytest.raises(MissingWeights, match=r"model/sub cannot be read: Permission denied"):
+        local_files(folder)
+
+
+def test_a_folder_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingWeights, match=r"xxx cannot be read: File name too long"):
+        local_files(tmp_path / ("x" * 300))
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.bin")
+    with pytest.raises(CommandError, match=r"model/.udcff.bin' is not UTF-8, and object keys are; rename it"):
+        manta("push", write(tmp_path / "model", {**MODEL, name: b""}), URI)
+    with pytest.raises(MissingWeights, match=r"is not UTF-8"):
+        parse_location(f"{URI}/{name}")
+
+
+def test_a_folder_in_the_home_of_nobody_is_refused(s3: Any) -> None:
+    for command in (["push", "~nosuch/x", URI], ["pull", put(s3, "tiny"), "~nosuch/x"]):
+        with pytest.raises(CommandError, match="folder: '~nosuch/x' is in the home of nobody here"):
+            manta(*command)
 
 
 def test_any_folder_is_pushed_when_that_is_meant(s3: Any, tmp_path: Path) -> None:
