@@ -47,6 +47,7 @@ SET_BY_MANTA = {
     "data_parallel_external_lb": _ONE_ENGINE,
     "data_parallel_multi_port_external_lb": _ONE_ENGINE,
     "data_parallel_backend": _ONE_ENGINE,
+    "data_parallel_supervisor_port": _ONE_ENGINE,
 }
 KvCacheDtype = Literal[
     "auto",

@@ -22,7 +22,12 @@ REPORT: dict[str, Any] = {
                     "weight": 75,
                     "declared_weight": 90,
                     "engine": "vllm",
-                    "replicas": {"starting": 0, "ready": 2, "draining": 1},
+                    "replicas": {"starting": 2, "ready": 2, "draining": 1},
+                    "replicas_detail": [
+                        {"state": "starting", "phase": "load"},
+                        {"state": "starting", "phase": ""},
+                        {"state": "ready", "phase": ""},
+                    ],
                     "queue_depth": 7,
                     "running": 3,
                     "kv_cache_usage_ratio": 0.25,
@@ -63,7 +68,8 @@ def test_applications_show_replica_states_and_the_last_line_of_the_message() -> 
 
 
 def test_variants_show_weights_in_force_and_declared_replicas_queue_and_cache() -> None:
-    assert rows(variants(REPORT)) == [["chat", "stable", "75 (90)", "vllm", "2 ready, 1 draining", "7", "3", "25"]]
+    states = "2 starting (1 load), 2 ready, 1 draining"
+    assert rows(variants(REPORT)) == [["chat", "stable", "75 (90)", "vllm", states, "7", "3", "25"]]
 
 
 def test_pipelines_show_what_moves_together() -> None:
