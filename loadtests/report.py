@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from autoscaling.simulation.report import FRAME
+from autoscaling.simulation.report import FRAME, template_beside
 from loadtests.charts import COLOURS, all_charts, colours
 from loadtests.figures import Part, ShareFigures
 from loadtests.gates import span
@@ -64,13 +61,7 @@ class Change:
 
 def render(result: Result, earlier: Mapping[str, Any] | None = None) -> str:
     """Return the HTML; the same result gives the same text. ``earlier`` is the document of a run to compare with."""
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
+    template = template_beside(__file__)
     seen = result.figures
     return template.render(
         title=f"Load test {result.scenario.name}",

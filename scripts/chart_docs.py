@@ -10,6 +10,7 @@ import json
 import sys
 
 from scripts.chart_values import CHART, documented, leaves
+from scripts.generated import settle
 
 FILE = CHART / "README.md"
 COMMAND = "python -m scripts.chart_docs"
@@ -87,14 +88,7 @@ def escaped(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the file, or compare it; return the exit code."""
-    text = page()
-    if "--check" in arguments:
-        is_current = FILE.exists() and FILE.read_text(encoding="utf-8") == text
-        print(f"{FILE.name} is up to date" if is_current else f"{FILE.name} is out of date: run {COMMAND}")
-        return 0 if is_current else 1
-    FILE.write_text(text, encoding="utf-8")
-    print(f"wrote {FILE}")
-    return 0
+    return settle(FILE, page(), command=COMMAND, arguments=arguments)
 
 
 if __name__ == "__main__":

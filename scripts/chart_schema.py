@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from scripts.chart_values import CHART, Value, documented, leaves
+from scripts.generated import settle
 from serve_app.config import PlatformConfig
 from serve_app.config_auth import KEY_HASH
 
@@ -109,14 +110,7 @@ def _flat(made: Json) -> Json:
 
 def main(arguments: list[str]) -> int:
     """Write the file, or compare it; return the exit code."""
-    text = json.dumps(schema(), indent=1) + "\n"
-    if "--check" in arguments:
-        is_current = FILE.exists() and FILE.read_text(encoding="utf-8") == text
-        print(f"{FILE.name} is up to date" if is_current else f"{FILE.name} is out of date: run {COMMAND}")
-        return 0 if is_current else 1
-    FILE.write_text(text, encoding="utf-8")
-    print(f"wrote {FILE}")
-    return 0
+    return settle(FILE, json.dumps(schema(), indent=1) + "\n", command=COMMAND, arguments=arguments)
 
 
 if __name__ == "__main__":

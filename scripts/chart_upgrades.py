@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from scripts.chart_effects import Cluster, Effect, effect
+from scripts.generated import settle
 
 if TYPE_CHECKING:
     from helm_python import Chart
@@ -198,13 +199,7 @@ def page(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the table, or compare it; return the exit code."""
-    text = PAGE.read_text(encoding="utf-8")
-    made = page(text)
-    if "--check" in arguments:
-        print("the table is up to date" if made == text else f"the table is out of date: run {COMMAND}")
-        return 0 if made == text else 1
-    PAGE.write_text(made, encoding="utf-8")
-    return 0
+    return settle(PAGE, page(PAGE.read_text(encoding="utf-8")), command=COMMAND, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from scripts.generated import settle
 from serve_app.commands.rollout_tables import span
 from serve_app.config import SET_BY_MANTA, Duration, EngineConfig, PlatformConfig
 from serve_app.config_error import ConfigError, section_of
@@ -235,14 +236,7 @@ def _errors() -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     """Write the page, or compare it; return the exit code."""
-    text = page()
-    if "--check" in arguments:
-        is_current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        print("docs/configuration.md is up to date" if is_current else f"docs/configuration.md is out of date: run {COMMAND}")
-        return 0 if is_current else 1
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE}")
-    return 0
+    return settle(PAGE, page(), command=COMMAND, arguments=arguments)
 
 
 if __name__ == "__main__":

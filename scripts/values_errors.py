@@ -13,6 +13,7 @@ import yaml
 from helm_python import Chart, HelmError, HelmRenderError, values_from_yaml
 
 from scripts.chart_values import CHART
+from scripts.generated import settle
 
 ROOT = CHART.parent.parent
 PAGE = ROOT / "docs" / "operations" / "values-errors.md"
@@ -68,15 +69,7 @@ def page() -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the page, or compare it; return the exit code."""
-    text = page()
-    if "--check" in arguments:
-        is_current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        print(f"{PAGE.name} is up to date" if is_current else f"{PAGE.name} is out of date: run {COMMAND}")
-        return 0 if is_current else 1
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE}")
-    return 0
+    return settle(PAGE, page(), command=COMMAND, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from autoscaling.simulation import chart
 from autoscaling.simulation.chart import Chart, Line
@@ -68,13 +68,7 @@ def render(results: Sequence[Result], facts: Mapping[str, str], *, title: str = 
         facts: what the reader should know of the run, by name: objectives, latency model, command.
         title: of the page.
     """
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
+    template = template_beside(__file__)
     return template.render(
         title=title,
         facts=facts.items(),
@@ -216,3 +210,14 @@ def _queue(key: str, pair: Pair, kind: str, *, deepest: float) -> Chart:
         note=f"at most {most}",
         lines=tuple(lines),
     )
+
+
+def template_beside(module_file: str) -> Template:
+    """Return the page template `report.html.j2` in the folder of a module; what it is not given is an error."""
+    return Environment(
+        loader=FileSystemLoader(Path(module_file).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")

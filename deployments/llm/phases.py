@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 
 from serve_app.storage.progress import OnProgress
 
-PHASES = ("download", "load", "warm-up")  # scheduling comes before the replica lives
-
 
 class StartTimeout(RuntimeError):
     """A start took longer than it may."""

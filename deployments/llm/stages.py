@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from serve_app.config import VariantConfig
-
-logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ import httptools
 from loadtests.streaming import EventReader
 
 MOST_BODY = 64 * 2**20
-NO_BODY = {204, 304}
 
 
 class AnswerBroken(Exception):

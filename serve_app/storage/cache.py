@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import re
@@ -18,8 +17,6 @@ from serve_app.errors import MissingWeights
 from serve_app.storage.disk import GIB, FreeBytes, allocated_bytes, expanded, free_bytes
 from serve_app.storage.journal import boot_id
 from serve_app.storage.locks import try_lock, unlock
-
-logger = logging.getLogger("ray.serve")
 
 CACHE = "MANTA_CACHE"  # folder of downloads on this node
 CACHE_GIB = "MANTA_CACHE_GIB"  # most that they may take

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -12,7 +11,6 @@ from serve_app.storage.connection import boto_errors, in_words, status
 from serve_app.storage.ranges import Span
 from serve_app.storage.remote import RemoteFile
 
-logger = logging.getLogger("ray.serve")
 CHANGED = (404, 412)  # gone, or another ETag than the one listed
 MAY_PASS = (408, 429)
 
