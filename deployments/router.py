@@ -16,13 +16,19 @@ from deployments.document_handle import HandleDocuments
 from deployments.handles import HandleDirectory, HandleEmbedders, HandleLedger, HandleRetriever, HandleRollouts, wake
 from deployments.keys import KeyFollower, follow_keys
 from deployments.names import LIMITS_APP, RETRIEVER_APP, ROLLOUTS_APP, embedder_app, llm_app
+from deployments.ray_export import RayExport, keep_exporting
 from deployments.reporting import Reporter, keep_reporting
 from serve_app.contracts import DirectorySnapshot
 from serve_app.gateway import Gateway, Stages
 from serve_app.http_upstream import HttpUpstream
 from serve_app.inference import Inference
 from serve_app.limits.admission import EscrowAdmission
+from serve_app.observing.gateway_metrics import GatewayMetrics
+from serve_app.observing.recorder import Recorder
+from serve_app.observing.request_metrics import RequestMetrics
+from serve_app.registry import Registry
 from serve_app.rest import files, vector_stores
+from serve_app.rest import metrics as metric_routes
 from serve_app.rest import rollouts as rollout_routes
 from serve_app.rest import scaling as scaling_routes
 from serve_app.rest.app import RestApp
@@ -72,6 +78,8 @@ class Router(InferenceRpc):
         gateway = Gateway(upstream=self._upstream, wake=_wake, stages=stages)
         gateway.update(await directory.watch(*gateway.version))
         self._gateway = gateway
+        registry = Registry()
+        registry.register(GatewayMetrics(gateway))
         keys = KeyFollower(gateway)
         name = uuid.uuid4().hex
         rollouts = HandleRollouts(ROLLOUTS_APP)
@@ -82,11 +90,14 @@ class Router(InferenceRpc):
             asyncio.create_task(follow_keys(keys)),
             asyncio.create_task(keep_reporting(Reporter(gateway, router=name), rollouts.report)),
             asyncio.create_task(admission.keep(lambda: gateway.view.document.auth.is_on)),
+            asyncio.create_task(keep_exporting(RayExport(registry))),
         ]
-        inference = Inference(gateway, admission=admission)
+        recorder = Recorder([RequestMetrics(registry)])
+        inference = Inference(gateway, admission=admission, recorder=recorder)
         super().__init__(inference, is_local_only=settings.is_local_only)
         more = [*files.routes(inference, documents), *vector_stores.routes(inference, documents)]
         more += [*rollout_routes.routes(inference, rollouts), *scaling_routes.routes(inference, rollouts)]
+        more += metric_routes.routes(inference, registry)
         self.asgi = RestApp(inference, names_requests=False, report=self._status, more=more)
         settle_garbage()
         busy = BusyShare()  # from here on: starting is no load

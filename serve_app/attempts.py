@@ -6,9 +6,14 @@ import re
 from asyncio import Timeout
 from collections.abc import Callable, Collection
 from itertools import islice
+from typing import TYPE_CHECKING
 
+from serve_app.rollout.histogram import Histogram
 from serve_app.rollout.telemetry import SCORED_GAPS, Outcome, VariantKey, VariantStats, Waiting
-from serve_app.usage import completion_tokens
+from serve_app.usage import completion_tokens, told_usage
+
+if TYPE_CHECKING:
+    from serve_app.observing.record import RequestRecord
 
 MOST_AGED = 2_000  # open attempts whose age is looked at, the oldest first: a look must not hold up the streams
 _FINISH = re.compile(rb'"(?:finish_reason|stop_reason)":\s*"([a-z_]{1,32})"')
@@ -28,6 +33,7 @@ class Attempts:
         self.clock = clock
         self._stats: dict[VariantKey, VariantStats] = {}
         self._open: dict[VariantKey, dict[Attempt, None]] = {}  # in the order in which they began
+        self._gaps: dict[VariantKey, Histogram] = {}  # of what was taken
 
     def begin(self, key: VariantKey, *, began_s: float, is_stream: bool) -> Attempt:
         """Return an attempt that has begun; it is open until its ``end`` or ``discard``."""
@@ -55,7 +61,20 @@ class Attempts:
     def take(self) -> dict[VariantKey, VariantStats]:
         """Return what was counted since the last call."""
         taken, self._stats = self._stats, {}
+        for key, stats in taken.items():
+            self._gaps.setdefault(key, Histogram()).merge(stats.gaps)
         return taken
+
+    def gaps(self) -> dict[VariantKey, Histogram]:
+        """Return every gap between the events of streams that was ever counted here."""
+        made = {key: Histogram.merged([gaps]) for key, gaps in self._gaps.items()}
+        for key, stats in self._stats.items():
+            made.setdefault(key, Histogram()).merge(stats.gaps)
+        return made
+
+    def streams_open(self) -> dict[VariantKey, int]:
+        """Return how many streams have begun and not ended."""
+        return {key: sum(each.is_stream and each.pieces > 0 for each in attempts) for key, attempts in self._open.items()}
 
     def waiting(self, keys: Collection[VariantKey]) -> dict[VariantKey, Waiting]:
         """Return the ages of the oldest open attempts of these variants."""
@@ -78,7 +97,7 @@ class Attempt:
     """One attempt. ``piece`` is called for every piece of a stream, so it does little."""
 
     __slots__ = ("_home", "_is_over", "_tail", "began_s", "first_s", "is_scored", "is_stream", "is_withdrawn", "key",
-                 "last_s", "limit", "pieces")  # fmt: skip
+                 "last_s", "limit", "pieces", "record")  # fmt: skip
 
     def __init__(self, home: Attempts, key: VariantKey, *, began_s: float, is_stream: bool) -> None:
         self.key = key
@@ -88,6 +107,7 @@ class Attempt:
         self.pieces = 0
         self.limit: Timeout | None = None  # ends the wait for the first byte, where that may be tried elsewhere
         self.is_withdrawn = False
+        self.record: RequestRecord | None = None  # of the request, where its client waits for this attempt
         self.is_scored = True  # False: its time until the first byte holds the load of an adapter, which says nothing
         self._home = home
         self._tail = (b"", b"", b"")  # the latest pieces: the last choice, the usage and the end may come apart
@@ -134,11 +154,15 @@ class Attempt:
         elif outcome is Outcome.CANCELLED and any(mark in tail for mark in _ENDS):
             outcome = Outcome.OK  # the client left after the last event
         stats.outcomes[outcome] += 1
+        if self.record is not None:
+            self.record.attempted(outcome, told=told_usage(tail), events=self.pieces)
         if outcome is Outcome.OK:
             self._score(stats, tail, body)
 
     def discard(self) -> None:
         """Forget it: the replica refused because it is stopping, which says nothing about the variant."""
+        if self.record is not None and not self._is_over:
+            self.record.attempted(None)
         self._is_over, self.limit = True, None
         self._home.close(self)
 

@@ -10,6 +10,7 @@ from serve_app.affinity import affinity_key
 from serve_app.answerer import Answerer
 from serve_app.config import ApiKeyConfig
 from serve_app.limits.permit import UNLIMITED, Permit
+from serve_app.observing.record import RequestRecord, current_record
 from serve_app.sse import ByteStream
 
 
@@ -26,6 +27,7 @@ class Call:
     content_type: str = "application/json"
     permit: Permit = UNLIMITED  # what the call may use
     answerer: Answerer = field(default_factory=Answerer)  # who answers; shared by the calls that are made for this one
+    record: RequestRecord = field(default_factory=current_record)
     variant: str | None = None  # the only variant that may answer, where a pipeline's version names one
 
     @property

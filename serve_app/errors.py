@@ -140,6 +140,7 @@ class RateLimited(PlatformError):
 
     kind = ErrorKind.RATE_LIMITED
     code = "rate_limit_exceeded"
+    limit = "queue"  # which one; of a key's limits: requests, tokens, concurrency
 
 
 class Unavailable(PlatformError):

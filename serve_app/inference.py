@@ -17,6 +17,9 @@ from serve_app.gateway import Call, Gateway, Reply, require_text
 from serve_app.limits.permit import UNLIMITED, Admission, Permit
 from serve_app.limits.permitted import PermittedStream, Unlimited
 from serve_app.model_cards import embedder_card, model_cards
+from serve_app.observing.record import current_record
+from serve_app.observing.recorder import Recorder
+from serve_app.usage import Usage
 from serve_app.view import RoutingView
 
 MOST_PASSAGES = 100
@@ -35,8 +38,9 @@ class Embeddings:
 class Inference:
     """Each front parses, calls the method here, and encodes what comes back."""
 
-    def __init__(self, gateway: Gateway, *, admission: Admission | None = None) -> None:
+    def __init__(self, gateway: Gateway, *, admission: Admission | None = None, recorder: Recorder | None = None) -> None:
         self.gateway = gateway
+        self.recorder = recorder or Recorder()
         self._admission = admission or Unlimited()
 
     @property
@@ -46,7 +50,11 @@ class Inference:
 
     def authenticate(self, authorization: str | None, x_api_key: str | None = None) -> ApiKeyConfig:
         """Return who calls. Raises Unauthenticated when keys are asked for and this is none of them."""
-        return self.view.authenticate(authorization, x_api_key)
+        record = current_record()
+        with record.stage("authenticate"):
+            caller = self.view.authenticate(authorization, x_api_key)
+        record.tenant, record.key = caller.tenant_name, caller.name
+        return caller
 
     async def answer(self, call: Call) -> Reply:
         """Return the answer of the model, adapter or pipeline that the body names.
@@ -61,14 +69,19 @@ class Inference:
         view = self.view
         check_choices(call.body, most=view.document.limits.max_choices)
         view.authorize(call.caller, name)
+        call.record.asked = name
         if name in view.embedders:
             raise BadRequest("this is an embedder; call it through /v1/embeddings", param="model")
         if name in view.models or name in view.adapters:
             call.answerer.model = name
-        permit = await self._admission.admit(call.caller)
+        permit = await self._admit(call.caller)
         if permit is UNLIMITED:
             return await self._answer(call, name)
         return await _within(permit, self._answer(replace(call, permit=permit), name))
+
+    async def _admit(self, caller: ApiKeyConfig) -> Permit:
+        with current_record().stage("admit"):
+            return await self._admission.admit(caller)
 
     async def _answer(self, call: Call, name: str) -> Reply:
         view = self.view  # of now: admission may have taken a while
@@ -114,15 +127,19 @@ class Inference:
             UnknownModel, Forbidden: the caller cannot use it.
         """
         self.view.authorize(caller, model)
+        record = current_record()
+        record.asked = model
         texts = _texts(texts)
         if dimensions is not None:
             await self._check_dimensions(model, dimensions)
-        permit = await self._admission.admit(caller)
+        permit = await self._admit(caller)
         try:
-            vectors, tokens = await self._embedded(model, texts, must_fit=not may_cut)
+            with record.stage("embed"):
+                vectors, tokens = await self._embedded(model, texts, must_fit=not may_cut)
         finally:
             permit.release()
         permit.charge(tokens)
+        record.usage = Usage(tokens, 0)
         return Embeddings(model, vectors, tokens, permit.headers)
 
     async def _embedded(self, model: str, texts: list[str], *, must_fit: bool) -> tuple[list[list[float]], int]:
@@ -149,16 +166,18 @@ class Inference:
         if not 1 <= top_k <= MOST_PASSAGES:
             raise BadRequest(f"top_k must be between 1 and {MOST_PASSAGES}, got {top_k}", param="top_k")
         embedder = await self._embedder_of(caller, collection)
-        permit = await self._admission.admit(caller)
+        permit = await self._admit(caller)
         try:
-            return await self.gateway.stages.retriever.search(SearchQuery(collection, embedder, query, top_k, filters=filters))
+            with current_record().stage("retrieve"):
+                wanted = SearchQuery(collection, embedder, query, top_k, filters=filters)
+                return await self.gateway.stages.retriever.search(wanted)
         finally:
             permit.release()
 
     @contextlib.asynccontextmanager
     async def admitted(self, caller: ApiKeyConfig) -> AsyncIterator[Headers]:
         """Hold a permit while something works that is no model, and say what the limits still allow. Raises RateLimited."""
-        permit = await self._admission.admit(caller)
+        permit = await self._admit(caller)
         try:
             yield permit.headers
         finally:

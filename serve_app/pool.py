@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,6 +68,7 @@ class ReplicaPool:
         self.max_waiting = max_waiting
         self.balance = balance
         self.on_wait: Callable[[VariantKey], bool] = _has_no_more  # asked for places before a request waits; whether it gave
+        self.ejections: Counter[VariantKey] = Counter()  # times that a replica was left alone
         self._clock = clock
         self._replicas: dict[str, Replica] = {}
         self._sets: dict[VariantKey, ReplicaSet] = {}
@@ -173,6 +174,7 @@ class ReplicaPool:
 
     def _avoid(self, replica_id: str, seconds: float) -> None:
         if (replica := self._replicas.get(replica_id)) is not None:
+            self.ejections[_key(replica.entry)] += 1
             self._sets[_key(replica.entry)].eject(replica, self._clock() + seconds)
 
     def _join(self, entry: ReplicaEntry) -> None:

@@ -73,16 +73,18 @@ class Relay:
         if adapter is not None:
             errand.adapter = AdapterErrand(adapter.name, self._view)
         call.answerer.model = errand.name
+        call.record.is_stream, call.record.prompt_estimate = errand.is_stream, prompt_estimate(call.raw)
         deadline_s = clock() + self._view().document.limits.wait_timeout_s
         while errand.may_go_on:
             began_s = clock()
-            lease = await self._pool.lease(
-                lambda: self._targets.choose(errand),
-                prefix=prefix,
-                timeout_s=deadline_s - began_s,
-                exclude=errand.tried,
-                priority=call.caller.priority,
-            )
+            with call.record.stage("queue"):
+                lease = await self._pool.lease(
+                    lambda: self._targets.choose(errand),
+                    prefix=prefix,
+                    timeout_s=deadline_s - began_s,
+                    exclude=errand.tried,
+                    priority=call.caller.priority,
+                )
             # While this was on its way here the client may have been told another variant, or this one may have been withdrawn.
             if self._targets.is_out(errand, lease.variant) or not call.answerer.take(lease.variant):
                 lease.release()
@@ -103,11 +105,14 @@ class Relay:
     async def _try(self, lease: Lease, errand: Errand, began_s: float) -> Reply | None:
         """Return the replica's answer, or None when another one is to be tried. Raises what the client is to hear."""
         attempt = self._begin(lease, errand, began_s)
+        record = attempt.record = errand.call.record
         reply = None
         try:
             async with asyncio.timeout(self._patience_s(errand)) as limit:
                 self._allow_withdrawal(attempt, errand, limit)
-                reply = await self._answer(lease, errand, attempt)
+                with record.stage("first_token" if errand.is_stream else "answer"):
+                    reply = await self._answer(lease, errand, attempt)
+            record.begin_answer()
         except asyncio.CancelledError:
             attempt.end(Outcome.CANCELLED)  # the client left; how much was generated for it nobody knows
             errand.call.permit.charge(prompt_estimate(errand.call.raw))

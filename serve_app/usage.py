@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from serve_app.limits.permit import Permit
 from serve_app.sse import ByteStream
@@ -19,6 +19,25 @@ _NO_CHOICES = (b'"choices":[]', b'"choices": []')
 _BLANK_LINES = re.compile(rb"\r?\n\r?\n")
 _DELTA = re.compile(rb"event: (?:content_block_delta|response\.\S+\.delta)\r?\n")
 _FINAL = re.compile(rb"event: (?:message_delta|response\.(?:completed|incomplete|failed))\r?\n")
+
+
+class Usage(NamedTuple):
+    """Tokens of a request and of its answer."""
+
+    prompt: int
+    completion: int
+    is_estimated: bool = False  # no answer has told it
+
+
+def told_usage(answer: bytes) -> Usage | None:
+    """Return what a whole answer, or the end of a stream, says it cost, in OpenAI's words or Anthropic's."""
+    start = answer.rfind(b'"usage"')
+    found = _USAGE.match(answer, start) if start >= 0 else None
+    if found is None:
+        return None
+    usage = _object(found[1])
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    return None if prompt is None else Usage(prompt, usage.get("completion_tokens", usage.get("output_tokens", 0)))
 
 
 def tells_usage(body: Mapping[str, Any], path: str) -> bool:

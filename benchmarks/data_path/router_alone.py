@@ -19,6 +19,11 @@ from serve_app.contracts import DirectorySnapshot, ReplicaEntry, ReplicaState
 from serve_app.gateway import Gateway, Stages
 from serve_app.http_upstream import HttpUpstream
 from serve_app.inference import Inference
+from serve_app.observing.gateway_metrics import GatewayMetrics
+from serve_app.observing.recorder import Recorder
+from serve_app.observing.request_metrics import RequestMetrics
+from serve_app.registry import Registry
+from serve_app.rest import metrics as metric_routes
 from serve_app.rest.app import RestApp
 from serve_app.rollout.document import RoutedModel, RoutedVariant, RoutingDocument
 
@@ -30,8 +35,8 @@ class _NoRetriever:
         raise NotImplementedError("the Router alone has no collections")
 
 
-def build(urls: list[str], model: str) -> RestApp:
-    """Return the REST front over a gateway that knows these replicas."""
+def build(urls: list[str], model: str, *, is_observed: bool = False) -> RestApp:
+    """Return the REST front over a gateway that knows these replicas; ``is_observed``: with metrics, as a Router has them."""
 
     async def wake(*_: str) -> None: ...
 
@@ -41,7 +46,12 @@ def build(urls: list[str], model: str) -> RestApp:
     routing = RoutingDocument(models=(RoutedModel(name=model, variants=(variant,)),))
     replicas = tuple(ReplicaEntry(f"r{i}", model, "stable", url, ReplicaState.READY) for i, url in enumerate(urls))
     gateway.update(DirectorySnapshot("e", 1, replicas, routing.model_dump_json()))
-    return RestApp(Inference(gateway))
+    if not is_observed:
+        return RestApp(Inference(gateway))
+    registry = Registry()
+    registry.register(GatewayMetrics(gateway))
+    inference = Inference(gateway, recorder=Recorder([RequestMetrics(registry)]))
+    return RestApp(inference, more=metric_routes.routes(inference, registry))
 
 
 def addresses(engine: str, count: int) -> list[str]:
@@ -59,8 +69,9 @@ def main() -> None:
     options.add_argument("--model", default="fake")
     options.add_argument("--port", type=int, required=True)
     options.add_argument("--endpoints", type=int, default=1)
+    options.add_argument("--observed", action="store_true")
     given = options.parse_args()
-    app = build(addresses(given.engine, given.endpoints), given.model)
+    app = build(addresses(given.engine, given.endpoints), given.model, is_observed=given.observed)
     settle_garbage()
     uvicorn.Server(uvicorn.Config(app, port=given.port, access_log=False, log_level="warning", lifespan="off")).run()
 

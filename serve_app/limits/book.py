@@ -140,4 +140,6 @@ def _limited(limit: Limit, wait_s: float, *, held: Holding, headers: Headers) ->
     wait_s = max(wait_s, 0.001)
     number = dict(zip(Limit, held.quota, strict=True))[limit]
     message = f"this API key's limit of {number} {limit} is reached; try again in {wait_s:.1f} s"
-    return RateLimited(message, retry_after_s=wait_s, headers=headers)
+    error = RateLimited(message, retry_after_s=wait_s, headers=headers)
+    error.limit = limit.name.lower()
+    return error

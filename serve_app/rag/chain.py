@@ -73,12 +73,16 @@ async def _answer(gateway: Gateway, call: Call, to: _Asked, *, created: int) -> 
     plan = await _plan(gateway, call, version)
     asked = form.read(without_retrieval(call.body))
     query = await search_query(gateway, call, version=version, prompt=prompt, asked=asked)
-    hits = await _passages(gateway, version, query=query, plan=plan)
+    record = call.record
+    with record.stage("retrieve"):
+        hits = await _passages(gateway, version, query=query, plan=plan)
+    record.passages = len(hits)
     if not hits and version.no_passages == "refuse":
         findings = Findings(pipeline.name, query, plan, Citations((), ""))
         return refused(call, form, version=version, findings=findings, created=created)
     # Templates are the operator's and may be slow, passages may be long; other callers' streams go on meanwhile.
-    text, citations = await asyncio.to_thread(_prepared, prompt, asked.question, hits)
+    with record.stage("prompt"):
+        text, citations = await asyncio.to_thread(_prepared, prompt, asked.question, hits)
     callee = gateway.view.callee(version.model)
     if callee is None:  # gone while the passages were searched
         raise UnknownModel(pipeline.name)

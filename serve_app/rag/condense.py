@@ -11,6 +11,7 @@ from serve_app.answerer import Answerer
 from serve_app.config_pipelines import CondenseConfig, PipelineVersionConfig
 from serve_app.errors import ErrorKind, PlatformError, UnknownModel
 from serve_app.gateway import Call, Gateway
+from serve_app.observing.record import RequestRecord
 from serve_app.prompts import Turn
 from serve_app.rag.chat import ChatForm
 from serve_app.rag.inner import inner_call
@@ -40,8 +41,9 @@ async def search_query(gateway: Gateway, call: Call, *, version: PipelineVersion
         return asked.question
     request = await asyncio.to_thread(prompt.render_condense, asked.question, _latest(asked, config))
     try:
-        async with asyncio.timeout(config.timeout_s):
-            query = await _written(gateway, call, model=config.model or version.model, config=config, request=request)
+        with call.record.stage("condense"):
+            async with asyncio.timeout(config.timeout_s):
+                query = await _written(gateway, call, model=config.model or version.model, config=config, request=request)
     except PlatformError as err:
         if err.kind in _CALLERS_OWN:
             raise
@@ -72,7 +74,8 @@ async def _written(gateway: Gateway, call: Call, *, model: str, config: Condense
         "stream": False,
     }
     # An id of its own, since engines take two requests with one id for one; and who writes the query answers no client.
-    inner = inner_call(call, body, path=CHAT_PATH, request_id=f"{call.request_id}-query", answerer=Answerer())
+    own = {"request_id": f"{call.request_id}-query", "answerer": Answerer(), "record": RequestRecord()}
+    inner = inner_call(call, body, path=CHAT_PATH, **own)
     reply = await gateway.relay(inner, *callee)
     if not isinstance(reply.body, bytes):  # asked for or not
         await reply.body.aclose()

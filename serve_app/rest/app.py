@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -53,25 +54,38 @@ class RestApp:
             await send({"type": "websocket.close"})  # before it is accepted: 403
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        recorder = self._inference.recorder
         request_id = request_id_for(header(scope, b"x-request-id"))
-        request = Request(scope, receive, request_id=request_id)
+        record = recorder.begin("rest", request_id=request_id, traceparent=header(scope, b"traceparent"))
+        request = Request(scope, receive, record=record)
         answer = Answer(send, request_id, path=request.path, names_request=self._names_requests)
-        await self._serve(request, answer)
+        try:
+            await self._serve(request, answer)
+        finally:
+            recorder.end(record)
 
     async def _serve(self, request: Request, answer: Answer) -> None:
+        record = request.record
         try:
             await self._handle(request, answer)
-        except ClientGone:
-            return
+        except (ClientGone, asyncio.CancelledError) as gone:
+            record.leave()
+            if not isinstance(gone, ClientGone):
+                raise
         except PlatformError as err:
+            record.fail(err)
             await answer.error(err)
         except Exception:
             logger.exception("request %s failed", request.request_id)
-            await answer.error(PlatformError("internal error; quote the request id when you report it"))
+            internal = PlatformError("internal error; quote the request id when you report it")
+            record.fail(internal)
+            await answer.error(internal)
 
     async def _handle(self, request: Request, answer: Answer) -> None:
         route, params = self.table.match(request.method, request.path)
         request.params = params
+        request.record.endpoint = route.template
+        request.record.is_counted = not route.is_open
         if not route.is_open:
             request.caller = self._inference.authenticate(*request.credentials())
         await route.handle(request, answer)

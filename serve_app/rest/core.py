@@ -99,6 +99,8 @@ class CoreRoutes:
             request_id=request.request_id,
             session_id=request.header("x-session-id"),
             content_type=request.header("content-type") or JSON_TYPE,
+            answerer=request.record.answerer,
+            record=request.record,
         )
         await while_connected(request.receive, self._work(request, call, answer))
 

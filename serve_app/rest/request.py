@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from serve_app.config import ApiKeyConfig
 from serve_app.credentials import only
 from serve_app.errors import BadRequest
+from serve_app.observing.record import RequestRecord
 from serve_app.rest.forms import parse_form
 from serve_app.rest.http import Receive, Scope, header, parse_object, read_body
 from serve_app.rest.operation import FORM_TYPE, JSON_TYPE
@@ -20,10 +21,11 @@ NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 class Request:
     """What a client asks. ``caller`` is known before any handler but an open route's runs."""
 
-    def __init__(self, scope: Scope, receive: Receive, *, request_id: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, *, record: RequestRecord) -> None:
         self._scope = scope
         self.receive = receive
-        self.request_id = request_id
+        self.record = record
+        self.request_id = record.request_id
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.params: Mapping[str, str] = NO_PARAMS  # the names in the route's template

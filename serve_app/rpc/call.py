@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from serve_app.answerer import Answerer
 from serve_app.config import ApiKeyConfig
 from serve_app.credentials import only
 from serve_app.errors import BadRequest, BodyTooLarge, Forbidden, Headers, PlatformError
 from serve_app.gateway import Call, Reply
 from serve_app.inference import Inference
+from serve_app.observing.record import NONE
 from serve_app.protos.manta.v1 import common_pb2
 from serve_app.request_ids import request_id_for
 from serve_app.rpc.convert import json_bytes
@@ -50,14 +52,16 @@ class RpcContext(Protocol):
 class RpcCall:
     """Serve sends what is set here only if the method returns: an exception would lose the details of an error."""
 
-    def __init__(self, inference: Inference, context: RpcContext, *, is_local_only: bool = False) -> None:
+    def __init__(self, inference: Inference, context: RpcContext, *, endpoint: str = NONE, is_local_only: bool = False) -> None:
         self.inference = inference
         self._context = context
         self._is_local_only = is_local_only
         self._metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
         self._sent = dict(self._metadata)
         self.request_id = request_id_for(self._sent.get("x-request-id"))
-        self._answerer = Answerer()
+        traceparent = self._sent.get("traceparent")
+        self.record = inference.recorder.begin("grpc", request_id=self.request_id, traceparent=traceparent)
+        self.record.endpoint, self.record.is_counted = endpoint, endpoint != NONE
         self._reply: Reply | None = None
         self._headers: Headers = ()
 
@@ -94,7 +98,8 @@ class RpcCall:
             caller=caller,
             request_id=self.request_id,
             session_id=self._sent.get("x-session-id"),
-            answerer=self._answerer,
+            answerer=self.record.answerer,
+            record=self.record,
         )
         self._reply = await self.inference.answer(call)
         self._headers = self._reply.headers
@@ -102,12 +107,12 @@ class RpcCall:
 
     def answered_by(self, model: str, headers: Headers) -> None:
         """Note what answers, if it has no variants, and what goes with the answer's end."""
-        self._answerer.model = model
+        self.record.answerer.model = model
         self._headers = headers
 
     def origin(self) -> common_pb2.Origin:
         """Return where the answer comes from, as far as it is known."""
-        by = self._reply or self._answerer
+        by = self._reply or self.record.answerer
         return common_pb2.Origin(
             request_id=self.request_id,
             model=by.model or "",
@@ -121,10 +126,22 @@ class RpcCall:
 
     def fail(self, error: PlatformError) -> None:
         """End the call with an error."""
+        self.record.fail(error)
         self._context.set_code(CODE[error.kind])
         self._context.set_details(shown(error))
         details = status_of(error, self.request_id).SerializeToString()
         self._context.set_trailing_metadata([*self._trailers(), *error.headers, (DETAILS_KEY, details)])
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Have the call's record read when the work in this context has ended, however it does."""
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self.record.leave()
+            raise
+        finally:
+            self.inference.recorder.end(self.record)
 
     def _only(self, name: str) -> str | None:
         return only(value for key, value in self._metadata if key == name)
@@ -136,6 +153,6 @@ class RpcCall:
             ("x-manta-model", origin.model),
             ("x-manta-variant", origin.variant),
             ("x-manta-pipeline-version", origin.pipeline_version),
-            ("x-manta-adapter-version", (self._reply or self._answerer).adapter_version or ""),
+            ("x-manta-adapter-version", (self._reply or self.record.answerer).adapter_version or ""),
         ]
         return [*((key, value) for key, value in said if value), *self._headers]

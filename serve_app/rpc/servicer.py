@@ -15,6 +15,7 @@ from serve_app.errors import BadRequest, PlatformError, UnknownModel
 from serve_app.filters import parse_filter
 from serve_app.gateway import Reply
 from serve_app.inference import Inference
+from serve_app.observing.record import NONE
 from serve_app.protos.manta.v1 import chat_pb2, common_pb2, inference_pb2
 from serve_app.rpc import answers, convert
 from serve_app.rpc.answers import Json
@@ -103,37 +104,39 @@ class InferenceRpc:
         is_ready = self._inference.is_ready(None if name in PLATFORM else name)
         return health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
 
-    def _call(self, context: RpcContext) -> RpcCall:
-        return RpcCall(self._inference, context, is_local_only=self._is_local_only)
+    def _call(self, context: RpcContext, *, endpoint: str = NONE) -> RpcCall:
+        return RpcCall(self._inference, context, endpoint=endpoint, is_local_only=self._is_local_only)
 
     async def _unary(self, raw: bytes, context: RpcContext, *, work: Callable[[RpcCall, bytes], Awaitable[M]], empty: M) -> M:
-        call = self._call(context)
-        try:
-            answer = await work(call, raw)
-            call.finish()
-        except Exception as err:
-            call.fail(_told(err, call))
-            return empty
+        call = self._call(context, endpoint=type(empty).__name__.removesuffix("Response"))
+        with call.recorded():
+            try:
+                answer = await work(call, raw)
+                call.finish()
+            except Exception as err:
+                call.fail(_told(err, call))
+                return empty
         return answer
 
     async def _stream(
         self, raw: bytes, context: RpcContext, *, ask: Callable[[RpcCall, bytes], Awaitable[Reply]], encode: Callable[[Json], S]
     ) -> AsyncGenerator[S]:
-        call = self._call(context)
-        try:
-            reply = await ask(call, raw)
-            # Closed with this generator, so that a client that leaves frees the replica that answers it.
-            async with aclosing(answers.documents(reply)) as documents:
-                origin: common_pb2.Origin | None = call.origin()
-                async for document in documents:
-                    message = encode(document)
-                    if origin is not None:
-                        message.origin.CopyFrom(origin)
-                        origin = None
-                    yield message
-            call.finish()
-        except Exception as err:
-            call.fail(_told(err, call))
+        call = self._call(context, endpoint="Ask" if ask is _ask else "Chat")
+        with call.recorded():
+            try:
+                reply = await ask(call, raw)
+                # Closed with this generator, so that a client that leaves frees the replica that answers it.
+                async with aclosing(answers.documents(reply)) as documents:
+                    origin: common_pb2.Origin | None = call.origin()
+                    async for document in documents:
+                        message = encode(document)
+                        if origin is not None:
+                            message.origin.CopyFrom(origin)
+                            origin = None
+                        yield message
+                call.finish()
+            except Exception as err:
+                call.fail(_told(err, call))
 
 
 async def _chat(call: RpcCall, raw: bytes) -> Reply:

@@ -1,0 +1,176 @@
+"""RequestRecord: what is known of one request, from its arrival to the end of its answer. Metrics, logs and traces read it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType, TracebackType
+from typing import Literal, NamedTuple, Self
+
+from serve_app.answerer import Answerer
+from serve_app.errors import ErrorKind, PlatformError
+from serve_app.rollout.telemetry import Outcome
+from serve_app.usage import Usage
+
+Front = Literal["rest", "grpc"]
+NONE = "none"  # the label of what nobody knows
+STAGES = ("authenticate", "admit", "condense", "retrieve", "prompt", "embed", "queue", "first_token", "answer", "stream")
+Stage = Literal["authenticate", "admit", "condense", "retrieve", "prompt", "embed", "queue", "first_token", "answer", "stream"]
+
+
+class RequestOutcome(StrEnum):
+    """What became of a request, as its client sees it."""
+
+    OK = "ok"
+    CLIENT_ERROR = "client_error"  # the request's fault: 400, 404, 409, 413
+    UNAUTHENTICATED = "unauthenticated"  # 401, 403
+    RATE_LIMITED = "rate_limited"  # 429
+    UNAVAILABLE = "unavailable"  # 503
+    DEADLINE = "deadline"  # 504
+    SERVER_ERROR = "server_error"  # 500
+    BROKEN = "broken"  # a stream that ended in an error event
+    CANCELLED = "cancelled"  # the client left
+
+
+FAILED = frozenset({RequestOutcome.UNAVAILABLE, RequestOutcome.DEADLINE, RequestOutcome.SERVER_ERROR, RequestOutcome.BROKEN})
+
+OUTCOME = MappingProxyType(
+    {
+        ErrorKind.BAD_REQUEST: RequestOutcome.CLIENT_ERROR,
+        ErrorKind.UNAUTHENTICATED: RequestOutcome.UNAUTHENTICATED,
+        ErrorKind.FORBIDDEN: RequestOutcome.UNAUTHENTICATED,
+        ErrorKind.NOT_FOUND: RequestOutcome.CLIENT_ERROR,
+        ErrorKind.METHOD_NOT_ALLOWED: RequestOutcome.CLIENT_ERROR,
+        ErrorKind.CONFLICT: RequestOutcome.CLIENT_ERROR,
+        ErrorKind.TOO_LARGE: RequestOutcome.CLIENT_ERROR,
+        ErrorKind.RATE_LIMITED: RequestOutcome.RATE_LIMITED,
+        ErrorKind.UNAVAILABLE: RequestOutcome.UNAVAILABLE,
+        ErrorKind.DEADLINE: RequestOutcome.DEADLINE,
+        ErrorKind.INTERNAL: RequestOutcome.SERVER_ERROR,
+    }
+)
+
+
+class Timing(NamedTuple):
+    """One stage of a request, in seconds of its record's clock."""
+
+    stage: Stage
+    began_s: float
+    ended_s: float
+    error: str | None  # the code of the error that it ended in
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """Filled in by whoever works on the request; a request that nobody records has one as well, which nobody reads."""
+
+    front: Front = "rest"
+    request_id: str = ""
+    traceparent: str | None = None  # W3C's header, as the client sent it
+    clock: Callable[[], float] = time.monotonic
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    endpoint: str = NONE  # the route's template or the RPC's name
+    asked: str = NONE  # the model, adapter, pipeline or embedder; only a name that is served
+    tenant: str = ""
+    key: str = ""  # the API key's name
+    is_counted: bool = True  # False: a probe or a page, which says nothing of how the platform serves
+    is_stream: bool = False
+    answerer: Answerer = field(default_factory=Answerer)
+    timings: list[Timing] = field(default_factory=list)
+    attempts: list[Outcome | None] = field(default_factory=list)  # None: the replica was stopping and refused
+    first_s: float | None = None  # when the first bytes of the answer came
+    passages: int | None = None  # that a pipeline found
+    prompt_estimate: int = 0  # tokens, for want of an answer that tells them
+    usage: Usage | None = None
+    outcome: RequestOutcome = RequestOutcome.OK
+    error: PlatformError | None = None
+    trace: object = None  # of the tracer, where one looks on
+
+    @property
+    def variant(self) -> str:
+        """Who answered, as metrics name it: of a pipeline its version."""
+        return self.answerer.pipeline_version or self.answerer.variant or NONE
+
+    @property
+    def ttft_s(self) -> float | None:
+        """From arrival to the first bytes of the answer."""
+        return None if self.first_s is None else self.first_s - self.began_s
+
+    def stage(self, name: Stage) -> StageTimer:
+        """Return a context that times a stage."""
+        return StageTimer(self, name)
+
+    def took_s(self, stage: Stage) -> float:
+        """Return what a stage took in all."""
+        return sum(timing.ended_s - timing.began_s for timing in self.timings if timing.stage == stage)
+
+    def begin_answer(self) -> None:
+        """Note that the answer's first bytes are here."""
+        if self.first_s is None:
+            self.first_s = self.clock()
+
+    def attempted(self, outcome: Outcome | None, *, told: Usage | None = None, events: int = 0) -> None:
+        """Note what became of an attempt to have it answered: what it told of its usage, or of how many events it was."""
+        self.attempts.append(outcome)
+        if told is not None:
+            self.usage = told
+        elif events or outcome is Outcome.CANCELLED:
+            self.usage = Usage(self.prompt_estimate, events, is_estimated=True)
+
+    def fail(self, error: PlatformError) -> None:
+        """Note what the client was told."""
+        self.error = error
+        self.outcome = OUTCOME[error.kind]
+
+    def leave(self) -> None:
+        """Note that the client has left; it may have had its answer by then."""
+        self.outcome = RequestOutcome.OK if self._last is Outcome.OK else RequestOutcome.CANCELLED
+
+    def close(self) -> None:
+        """Note that the request is over."""
+        self.ended_s = self.clock()
+        if self.outcome is RequestOutcome.OK and self._last in (Outcome.BROKEN, Outcome.SERVER_ERROR):
+            self.outcome = RequestOutcome.BROKEN
+        if self.first_s is not None and self.is_stream:
+            self.timings.append(Timing("stream", self.first_s, self.ended_s, None))
+
+    @property
+    def _last(self) -> Outcome | None:
+        return self.attempts[-1] if self.attempts else None
+
+
+_current: ContextVar[RequestRecord | None] = ContextVar("manta_request_record", default=None)
+
+
+def current_record() -> RequestRecord:
+    """Return the record of the request that this task works on; one that nobody reads where nobody records it."""
+    return _current.get() or RequestRecord()
+
+
+def set_current(record: RequestRecord) -> None:
+    """Have this task, and those that it starts, work on a request."""
+    _current.set(record)
+
+
+class StageTimer:
+    """Times one stage, also one that fails."""
+
+    __slots__ = ("_began_s", "_record", "_stage")
+
+    def __init__(self, record: RequestRecord, stage: Stage) -> None:
+        self._record = record
+        self._stage = stage
+
+    def __enter__(self) -> Self:
+        self._began_s = self._record.clock()
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, err: BaseException | None, __: TracebackType | None) -> None:
+        error = None
+        if err is not None:
+            error = err.code if isinstance(err, PlatformError) else type(err).__name__
+        self._record.timings.append(Timing(self._stage, self._began_s, self._record.clock(), error))
