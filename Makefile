@@ -66,12 +66,13 @@ chart-test: python ## The Helm chart under the real Helm engine, without a clust
 	@$(SETUP_TEST)
 	@$(TESTS) chart
 
-chart: python ## Write the chart's schema, its README and the pages made from it
+chart: python ## Write the chart's schema, its README, its dashboards and the pages made from it
 	@$(SETUP_TEST)
 	$(BIN)/python -B -m scripts.chart_schema
 	$(BIN)/python -B -m scripts.chart_docs
 	$(BIN)/python -B -m scripts.values_errors
 	$(BIN)/python -B -m scripts.chart_upgrades
+	$(BIN)/python -B -m scripts.dashboards
 
 clients: python ## Make .clients, with the clients that cannot live in .venv
 	@$(SETUP_TEST)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -51,7 +52,9 @@ class _File:
     reports: Reports = field(default_factory=Reports)
     looked_s: float = -LOOK_S
     answer: int = 0
+    granted: int | None = None  # by the last decision
     shown: dict[str, Any] = field(default_factory=dict)
+    decided: Counter[str] = field(default_factory=Counter)  # decisions by direction: up, down, hold
     arrived: float = 0.0
     most_arrived: float = 0.0  # of the sum that `arrived` follows
     most_at_s: float = 0.0
@@ -112,6 +115,10 @@ class Desk:
         granted = self._ledger.grant(look.app, claim, target=look.target, now_s=now_s)
         if granted != look.target:
             logger.info("%s: %d -> %d replicas: %s", look.app, look.target, granted, decision.reason)
+        if file.granted == 0 and look.target:
+            file.decided["up"] += 1  # Serve wakes what sleeps by itself, without asking
+        file.decided[_direction(look.target, granted)] += 1
+        file.granted = granted
         self._show(file, seen, decision, granted=granted)
         return granted
 
@@ -195,6 +202,7 @@ class Desk:
             "running": round(seen.running, 2),
             "slots": seen.slots,
             "startup_s": round(file.scaler.startup_s, 1),
+            "decided": dict(file.decided),
             "at": round(self._wall(), 1),
         }
 
@@ -205,6 +213,12 @@ class Desk:
             return None
         self._published = text
         return text
+
+
+def _direction(target: int, granted: int) -> str:
+    if granted == target:
+        return "hold"
+    return "up" if granted > target else "down"
 
 
 def _is_none(app: ScaledApp) -> bool:

@@ -22,6 +22,7 @@ class ScaledApp(Config):
     is_fixed: bool = Field(False, description="Whether its number never changes: it only holds accelerators.")
     units: int = Field(0, ge=0, description="Accelerators that one replica holds.")
     priority: int = Field(5, ge=0, le=9, description="Who gets accelerators first where they are short; higher first.")
+    price_per_hour: float | None = Field(None, ge=0, description="What one replica costs; shown, and not decided by.")
 
 
 class ScalingDocument(Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, cast
@@ -10,8 +11,11 @@ from typing import Any, Protocol, cast
 from autoscaling.signals import SafeSignals, stage_signals
 from deployments.embedding_sources import model_identity, resolve
 from serve_app.config import EmbedderConfig
-from serve_app.contracts import EmbeddingFingerprint
+from serve_app.contracts import EmbeddingFingerprint, TraceLink
 from serve_app.errors import BadRequest
+from serve_app.metrics import EMBED_SECONDS, EMBEDDED_TEXTS
+from serve_app.observing.tracing import StageTracing
+from serve_app.registry import Registry
 
 UNHEALTHY_AFTER = 3  # forward passes that failed one after the other
 
@@ -99,9 +103,19 @@ def load_encoder(config: EmbedderConfig) -> Encoder:
 
 
 class Embedder:
-    """Turns texts into vectors. The forward pass runs in one thread of its own, so the event loop stays free."""
+    """Turns texts into vectors. The forward pass runs in one thread of its own, so the event loop stays free.
 
-    def __init__(self, config: EmbedderConfig, load: LoadEncoder = load_encoder, *, batch: Batch = serve_batch) -> None:
+    ``registry`` has its metrics, ``tracing`` makes spans for callers that are traced.
+    """
+
+    def __init__(
+        self,
+        config: EmbedderConfig,
+        load: LoadEncoder = load_encoder,
+        *,
+        batch: Batch = serve_batch,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
         # Loaded in the thread that uses it: PyTorch's thread count belongs to the thread that sets it.
         self._encoder = self._thread.submit(load, config).result()
@@ -110,9 +124,15 @@ class Embedder:
         self._slots = config.max_batch_size
         self._arrived = self._open = self._running = 0  # texts
         self._signals = SafeSignals(self._load)
+        self._clock = clock
+        self.tracing = StageTracing("embedder")
+        self._name = config.name
+        self.registry = Registry()
+        self._seconds = self.registry.histogram(EMBED_SECONDS).labels(model=config.name)
+        self._texts = self.registry.counter(EMBEDDED_TEXTS).labels(model=config.name)
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return one vector per text, in order.
+    async def embed(self, texts: Sequence[str], *, trace: TraceLink | None = None) -> list[list[float]]:
+        """Return one vector per text, in order; ``trace`` is where the caller stands in its trace.
 
         A call with many texts is cut into forward passes of ``max_batch_size``; calls that arrive together share one.
 
@@ -123,7 +143,8 @@ class Embedder:
         # Texts of like length share a pass, so that little of it is padding.
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         self._arrived += len(texts)
-        vectors = await asyncio.gather(*(self._counted(texts[i]) for i in by_length))
+        with self.tracing.joined(trace, "embed", self._about(len(texts))):
+            vectors = await asyncio.gather(*(self._counted(texts[i]) for i in by_length))
         return [vector for _, vector in sorted(zip(by_length, vectors, strict=True), key=lambda pair: pair[0])]
 
     async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:
@@ -158,6 +179,9 @@ class Embedder:
         """Return the signals of ``autoscaling.signals`` for the policy, counted in texts."""
         return self._signals()
 
+    def _about(self, texts: int) -> dict[str, str | int]:
+        return {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": self._name, "manta.texts": texts}
+
     def _load(self) -> dict[str, float]:
         # A text whose caller has left a running pass is open no more, yet in the pass.
         waiting = max(0, self._open - self._running)
@@ -174,14 +198,22 @@ class Embedder:
         loop = asyncio.get_running_loop()
         self._running += len(texts)
         try:
-            vectors = await loop.run_in_executor(self._thread, self._encoder.encode, texts)
+            vectors, seconds = await loop.run_in_executor(self._thread, self._encode, texts)
         except Exception:
             self._failures += 1
             raise
         finally:
             self._running -= len(texts)
         self._failures = 0
+        self._seconds.observe(seconds)
+        self._texts.inc(len(texts))
         return vectors
+
+    def _encode(self, texts: list[str]) -> tuple[list[list[float]], float]:
+        """Return the vectors, and the seconds of the pass without its wait for the thread."""
+        begun_s = self._clock()
+        vectors = self._encoder.encode(texts)
+        return vectors, self._clock() - begun_s
 
 
 def _check_length(counts: Sequence[int], window: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from serve_app.contracts import DirectorySnapshot, EmbeddingFingerprint, Hit, ReplicaEntry, SearchQuery
 from serve_app.errors import PlatformError, RateLimited, Unavailable
 from serve_app.limits.messages import Message, Reply
+from serve_app.observing.record import current_link, current_record
 from serve_app.rollout.commands import Verb
 from serve_app.rollout.telemetry import RouterReport
 
@@ -121,8 +123,20 @@ class HandleRollouts:
 
     async def command(self, name: str, verb: Verb, *, by: str) -> dict[str, Any]:
         """Do what an operator says, and return the record of it. Raises UnknownRollout, RolloutConflict."""
-        made: dict[str, Any] = await self._handle.call("command_rollout", name, verb.value, by)
+        made: dict[str, Any] = await self._handle.call(
+            "command_rollout", name, verb.value, by, request_id=current_record().request_id
+        )
         return made
+
+    async def load_tests(self) -> list[dict[str, Any]]:
+        """Return the last result of each load test."""
+        found: list[dict[str, Any]] = await self._handle.call("load_tests")
+        return found
+
+    async def publish_load_test(self, document: dict[str, Any], *, by: str) -> dict[str, Any]:
+        """Keep a result. Raises BadRequest, RolloutConflict, Unavailable."""
+        kept: dict[str, Any] = await self._handle.call("publish_load_test", document, by)
+        return kept
 
 
 class HandleLedger:
@@ -145,7 +159,9 @@ class HandleEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector per text."""
-        vectors: list[list[float]] = await self._handle.call("embed", list(texts))
+        link = current_link(is_sampled=True)
+        traced = {} if link is None else {"trace": link}
+        vectors: list[list[float]] = await self._handle.call("embed", list(texts), **traced)
         return vectors
 
     async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:
@@ -185,6 +201,8 @@ class HandleRetriever:
 
     async def search(self, query: SearchQuery) -> list[Hit]:
         """Return hits, best first."""
+        if (link := current_link(is_sampled=True)) is not None:
+            query = replace(query, trace=link)
         hits: list[Hit] = await self._handle.call("search", query)
         return hits
 

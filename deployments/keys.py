@@ -6,9 +6,12 @@ import asyncio
 import logging
 from pathlib import Path
 
+from serve_app.config_auth import ApiKeyConfig
 from serve_app.config_error import ConfigError
 from serve_app.gateway import Gateway
 from serve_app.key_file import KeyFile
+from serve_app.observing.audit import KEYS_FILE, PLATFORM, Audit, Entry, Event
+from serve_app.observing.audit_keys import key_entries, keys_digest
 from serve_app.view import RoutingView
 
 logger = logging.getLogger("ray.serve")
@@ -26,6 +29,8 @@ class KeyFollower:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._view: RoutingView | None = None  # that has the keys
+        self._keys: tuple[ApiKeyConfig, ...] | None = None  # that are written down
+        self._audit = Audit()
         self._file = self._open(gateway.view)
         self.apply()
 
@@ -51,8 +56,20 @@ class KeyFollower:
             self._put(self._gateway.view)
 
     def _put(self, view: RoutingView) -> None:
-        view.use_key_file(() if self._file is None else self._file.keys)
+        keys = () if self._file is None else self._file.keys
+        view.use_key_file(keys)
         self._view = view
+        self._write(keys)
+
+    def _write(self, keys: tuple[ApiKeyConfig, ...]) -> None:
+        """Write down what has become of the file's keys. Every Router does: each puts them in force when it sees them."""
+        if self._keys is None:
+            if self._file is not None:
+                said = {"keys_count": len(keys), "digest": keys_digest(keys)}
+                self._audit.write(Entry(Event.KEYS_LOADED, KEYS_FILE, PLATFORM, after=said))
+        elif keys != self._keys:
+            self._audit.write(*key_entries(self._keys, keys, actor=KEYS_FILE))
+        self._keys = keys
 
     @staticmethod
     def _open(view: RoutingView) -> KeyFile | None:

@@ -17,3 +17,10 @@ def llm_app(model: str, variant: str) -> str:
 def embedder_app(name: str) -> str:
     """Return the app of an embedder."""
     return f"embedder.{name}"
+
+
+def labels_of(app: str) -> tuple[str, str]:
+    """Return the model and the variant that an app is of: of an embedder its name and nothing, of other apps nothing."""
+    _, _, of = app.partition(".")
+    model, _, variant = of.partition(".")
+    return model, variant

@@ -15,7 +15,7 @@ from serve_app.metrics import Metric
 
 logger = logging.getLogger("ray.serve")
 
-EXPORT_S = 5.0  # Ray's own agents collect every ten seconds
+EXPORT_S = 5.0  # Ray's agents collect every ten seconds, and drop a gauge that nobody has set for twice as long
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -34,24 +34,24 @@ class _Made(NamedTuple):
 
 
 class RayExport:
-    """Tells Ray what has changed. Call ``export`` from one thread at a time.
+    """Tells Ray how every series stands. Call ``export`` from one thread at a time, at least every ``EXPORT_S``.
 
     A histogram goes out as what Prometheus makes of one: sums that only grow, by ``le``. Ray's own histograms would have
     its agent record each observation again, in Python, at the middle of its bucket; here counts and sums stay exact, and
     the cost does not depend on how much was observed. (They are gauges to Ray, since its counters' names end in `_total`.)
 
-    Ray has no way to take a series back. So a gauge whose series is gone is set to 0, and a counter stays as it is; when
-    its series comes back, or begins anew, it grows on from there.
+    Gauges are told again and again, because Ray drops those that are not: so one whose series is gone vanishes within half
+    a minute. A counter stays as it is; when its series comes back, or begins anew, it grows on from there.
     """
 
     def __init__(self, families: Families, *, make: Callable[[Metric], Any] | None = None) -> None:
         self._families = families
         self._make = make or ray_metric
         self._metrics: dict[str, _Made] = {}
-        self._seen: dict[Key, float] = {}
+        self._seen: dict[Key, float] = {}  # counters
 
     def export(self) -> None:
-        """Tell Ray of every value that has changed since the last call, and of every series that is gone."""
+        """Tell Ray of every gauge, and by how much every counter has grown since the last call."""
         for _ in self.steps():
             pass
 
@@ -61,29 +61,21 @@ class RayExport:
         for family in self._families.collect():
             for sample in family.samples:
                 if not sample.name.endswith("_created"):
-                    key = (sample.name, tuple(sample.labels.items()))
-                    gone.discard(key)
-                    self._tell(key, sample, of=family)
+                    made = self._made(sample, family)
+                    if made.is_counter:
+                        gone.discard(self._grow(made.metric, sample))
+                    else:
+                        made.metric.set(sample.value, tags=dict(sample.labels))
             yield
         for key in gone:
-            self._take_back(key)
+            del self._seen[key]
 
-    def _tell(self, key: Key, sample: Sample, *, of: Family) -> None:
-        before = self._seen.get(key)
-        if sample.value == before:
-            return
-        made = self._made(sample, of)
-        if not made.is_counter:
-            made.metric.set(sample.value, tags=dict(sample.labels))
-        elif (grown := _growth(before or 0.0, sample.value)) > 0:
-            made.metric.inc(grown, tags=dict(sample.labels))
+    def _grow(self, metric: Any, sample: Sample) -> Key:
+        key = (sample.name, tuple(sample.labels.items()))
+        if (grown := _growth(self._seen.get(key, 0.0), sample.value)) > 0:
+            metric.inc(grown, tags=dict(sample.labels))
         self._seen[key] = sample.value  # what Ray did not take is told again
-
-    def _take_back(self, key: Key) -> None:
-        del self._seen[key]
-        name, labels = key
-        if not self._metrics[name].is_counter:
-            self._metrics[name].metric.set(0.0, tags=dict(labels))
+        return key
 
     def _made(self, sample: Sample, family: Family) -> _Made:
         made = self._metrics.get(sample.name)

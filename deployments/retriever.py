@@ -10,12 +10,18 @@ from autoscaling.signals import SafeSignals, stage_signals
 from deployments.slots import Slots
 from serve_app.contracts import Embedder, Hit, SearchQuery, VectorStore
 from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
+from serve_app.metrics import SEARCH_SECONDS, SEARCHES
+from serve_app.observing.record import current_record
+from serve_app.observing.tracing import StageTracing
+from serve_app.registry import Registry
 
 CHECK_EVERY_S = 5.0  # how long a collection that fits its embedder is believed to
 
 
 class Retriever:
     """Searches collections with the embedder that filled them, and refuses any other.
+
+    ``registry`` has its metrics, ``tracing`` makes spans for callers that are traced.
 
     Args:
         bindings: (embedder, collection) pairs that pipelines use.
@@ -41,6 +47,10 @@ class Retriever:
         self._checked_at: dict[tuple[str, str], float] = {}
         self._slots = Slots(max_concurrent_searches)
         self._signals = SafeSignals(self._load)
+        self.tracing = StageTracing("retriever")
+        self.registry = Registry()
+        self._seconds = self.registry.histogram(SEARCH_SECONDS)
+        self._searches = self.registry.counter(SEARCHES)
 
     async def search(self, query: SearchQuery) -> list[Hit]:
         """Return at most ``query.top_k`` hits, best first.
@@ -51,13 +61,14 @@ class Retriever:
             EmbeddingMismatch: the collection was filled by another embedder.
             DeadlineExceeded: ``query.budget_s`` is used up.
         """
-        if query.budget_s <= 0:
-            raise _late(query)
         try:
-            async with asyncio.timeout(query.budget_s):
-                return await self._search(query)
-        except TimeoutError as err:
-            raise _late(query) from err
+            with self.tracing.joined(query.trace, "retrieve", _about(query)):
+                hits = await self._in_time(query)
+        except Exception:
+            self._searches.labels(outcome="error").inc()
+            raise
+        self._searches.labels(outcome="hits" if hits else "nothing").inc()
+        return hits
 
     async def verify(self) -> None:
         """Check every binding; a collection that does not exist yet is fine, it may be filled later.
@@ -79,12 +90,30 @@ class Retriever:
         slots = self._slots
         return stage_signals(waiting=slots.waiting, running=slots.running, slots=slots.count, arrived=slots.arrived)
 
+    async def _in_time(self, query: SearchQuery) -> list[Hit]:
+        if query.budget_s <= 0:
+            raise _late(query)
+        try:
+            async with asyncio.timeout(query.budget_s):
+                return await self._search(query)
+        except TimeoutError as err:
+            raise _late(query) from err
+
     async def _search(self, query: SearchQuery) -> list[Hit]:
-        await self._check(query.embedder, query.collection)
-        [vector] = await self._embedder(query.embedder).embed([query.text])
+        record = current_record()
+        with record.detail("check"):
+            await self._check(query.embedder, query.collection)
+        with record.detail("embed"):
+            [vector] = await self._embedder(query.embedder).embed([query.text])
         # Only this is the stage's own work: one that waits for a slow embedder would gain nothing by more replicas.
         async with self._slots:
-            return await self._store.search(query.collection, vector, text=query.text, top_k=query.top_k, filters=query.filters)
+            begun_s = self._clock()
+            with record.detail("search"):
+                hits = await self._store.search(
+                    query.collection, vector, text=query.text, top_k=query.top_k, filters=query.filters
+                )
+            self._seconds.observe(self._clock() - begun_s)
+            return hits
 
     async def _check(self, embedder: str, collection: str) -> None:
         """Check the pair, at most every ``CHECK_EVERY_S``; a refusal is never remembered, so a fix works at once."""
@@ -108,6 +137,15 @@ class Retriever:
             return self._embedders[name]
         except KeyError:
             raise UnknownModel(name) from None
+
+
+def _about(query: SearchQuery) -> dict[str, str | int]:
+    return {
+        "gen_ai.operation.name": "retrieval",
+        "gen_ai.data_source.id": query.collection,
+        "manta.embedder": query.embedder,
+        "manta.top_k": query.top_k,
+    }
 
 
 def _late(query: SearchQuery) -> DeadlineExceeded:

@@ -1,18 +1,23 @@
-"""Metrics of the rollouts, on Ray's metrics port of the node that runs the Rollouts deployment."""
+"""Metrics of the Rollouts deployment, on Ray's metrics port of its node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from deployments.ray_metrics import ray_metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+
+from deployments.platform_metrics import Sample, replica_samples, scaling_samples
+from deployments.ray_export import RayExport
+from deployments.scaling_feed import ScalingFeed
 from serve_app.metrics import (
     ROLLOUT_DECISIONS,
     ROLLOUT_EVIDENCE,
     ROLLOUT_PHASE,
     ROLLOUT_STEP,
     ROLLOUT_WEIGHT,
-    ROLLOUTS,
     ROUTERS_BEHIND,
     SHADOW_REQUESTS,
     TRAFFIC_TABLE,
@@ -20,45 +25,61 @@ from serve_app.metrics import (
     Metric,
 )
 from serve_app.rollout.controller import Controller
+from serve_app.rollout.directory import Directory
 from serve_app.rollout.gathering import Gathering
 from serve_app.rollout.plan import Phase
 
 
-class Sample(NamedTuple):
-    """A value now; a counter's is its total."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What Rollouts knows, as its metrics read it."""
 
-    metric: Metric
-    labels: tuple[str, ...]
-    value: float
+    controller: Controller
+    gathering: Gathering
+    directory: Directory
+    scaling: ScalingFeed
 
 
 class NoMetrics:
     """Shows nothing."""
 
-    def show(self, controller: Controller, gathering: Gathering) -> None:
+    def show(self, sources: Sources, *, now_s: float) -> None:
         """Do nothing."""
 
 
 class RolloutMetrics:
-    """Exports through Ray's own metrics, which KubeRay setups scrape already."""
+    """Exports through Ray's own metrics, which KubeRay setups scrape already.
+
+    What is gone (a variant, a rollout) is shown as 0, as ``RayExport`` says.
+    """
 
     def __init__(self, make: Callable[[Metric], Any] | None = None) -> None:
-        self._metrics = {metric: (make or ray_metric)(metric) for metric in ROLLOUTS}
-        self._totals: dict[tuple[Metric, tuple[str, ...]], float] = {}
+        self._samples: list[Sample] = []
+        self._export = RayExport(self, make=make)
 
-    def show(self, controller: Controller, gathering: Gathering) -> None:
-        """Export how things stand now."""
-        for metric, labels, value in samples(controller, gathering):
-            tags = dict(zip(metric.labels, labels, strict=True))
-            if metric.kind == "gauge":
-                self._metrics[metric].set(value, tags=tags)
-            elif (grown := value - self._totals.get((metric, labels), 0.0)) > 0:
-                self._metrics[metric].inc(grown, tags=tags)
-                self._totals[metric, labels] = value
+    def show(self, sources: Sources, *, now_s: float) -> None:
+        """Export how things stand now; the time is of the clock that the directory and the gathering go by."""
+        directory, gathering, scaling = sources.directory, sources.gathering, sources.scaling
+        self._samples = [
+            *rollout_samples(sources.controller, gathering),
+            *replica_samples(directory, gathering, scaling.document.apps, now_s=now_s),
+            *scaling_samples(scaling),
+        ]
+        self._export.export()
+
+    def collect(self) -> Iterable[Family]:
+        """Return what was last to be shown."""
+        families: dict[Metric, GaugeMetricFamily | CounterMetricFamily] = {}
+        for metric, labels, value in self._samples:
+            if metric not in families:
+                kind = GaugeMetricFamily if metric.kind == "gauge" else CounterMetricFamily
+                families[metric] = kind(metric.name, metric.help, labels=metric.labels)
+            families[metric].add_metric(labels, value)
+        return families.values()
 
 
-def samples(controller: Controller, gathering: Gathering) -> Iterator[Sample]:
-    """Yield every value of every metric."""
+def rollout_samples(controller: Controller, gathering: Gathering) -> Iterator[Sample]:
+    """Yield how every rollout stands, and what was counted for it."""
     table = controller.table
     yield Sample(TRAFFIC_TABLE, (), table.version)
     yield Sample(ROUTERS_BEHIND, (), sum(version < table.version for version in gathering.tables().values()))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deployments.declared import declared
-from deployments.rollout_metrics import NoMetrics, RolloutMetrics
+from deployments.rollout_metrics import NoMetrics, RolloutMetrics, Sources
 from deployments.scaling_feed import ScalingFeed
 from deployments.state import StateStore
 from serve_app.contracts import DirectorySnapshot, ReplicaEntry
@@ -57,6 +57,7 @@ class Rollouts:
         self._gathering = Gathering()
         self._controller = Controller(self._gathering, wall=wall)
         self._scaling = ScalingFeed(cluster_state, wall=wall)
+        self._sources = Sources(self._controller, self._gathering, self._directory, self._scaling)
         self._routing = ""  # none yet
         self._kept_routing = ""
         self._refused: str | None = None
@@ -179,7 +180,7 @@ class Rollouts:
         if now_s - self._evidence_saved_s >= SAVE_EVIDENCE_S:
             self._evidence_saved_s = now_s
             await self._save_evidence()
-        self._metrics.show(self._controller, self._gathering)
+        self._metrics.show(self._sources, now_s=now_s)
 
     async def _keep_ticking(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from deployments.busy import BusyShare
 from deployments.document_handle import HandleDocuments
 from deployments.handles import HandleDirectory, HandleEmbedders, HandleLedger, HandleRetriever, HandleRollouts, wake
 from deployments.keys import KeyFollower, follow_keys
+from deployments.line_files import open_audit, open_requests
 from deployments.names import LIMITS_APP, RETRIEVER_APP, ROLLOUTS_APP, embedder_app, llm_app
 from deployments.ray_export import RayExport, keep_exporting
 from deployments.reporting import Reporter, keep_reporting
@@ -25,17 +26,21 @@ from serve_app.inference import Inference
 from serve_app.limits.admission import EscrowAdmission
 from serve_app.observing.gateway_metrics import GatewayMetrics
 from serve_app.observing.recorder import Recorder
+from serve_app.observing.request_log import RequestLog
 from serve_app.observing.request_metrics import RequestMetrics
+from serve_app.observing.tracing import Delivery, Tracing
 from serve_app.registry import Registry
-from serve_app.rest import files, vector_stores
+from serve_app.rest import files, load_tests, vector_stores
 from serve_app.rest import metrics as metric_routes
 from serve_app.rest import rollouts as rollout_routes
 from serve_app.rest import scaling as scaling_routes
+from serve_app.rest import timeline as timeline_routes
 from serve_app.rest.app import RestApp
 from serve_app.rest.http import answer_lifespan
 from serve_app.rpc.servicer import InferenceRpc
 from serve_app.settings import read_settings
 from serve_app.status import status_report
+from serve_app.timeline import Timeline, keep_sampling
 
 logger = logging.getLogger("ray.serve")
 
@@ -80,6 +85,8 @@ class Router(InferenceRpc):
         self._gateway = gateway
         registry = Registry()
         registry.register(GatewayMetrics(gateway))
+        timeline = Timeline()
+        self._lines = [open_requests(), open_audit()]
         keys = KeyFollower(gateway)
         name = uuid.uuid4().hex
         rollouts = HandleRollouts(ROLLOUTS_APP)
@@ -91,13 +98,16 @@ class Router(InferenceRpc):
             asyncio.create_task(keep_reporting(Reporter(gateway, router=name), rollouts.report)),
             asyncio.create_task(admission.keep(lambda: gateway.view.document.auth.is_on)),
             asyncio.create_task(keep_exporting(RayExport(registry))),
+            asyncio.create_task(keep_sampling(timeline, gateway)),
         ]
-        recorder = Recorder([RequestMetrics(registry)])
+        self._tracing = Tracing(lambda: gateway.view.document.tracing, Delivery("router"))
+        recorder = Recorder([self._tracing, RequestMetrics(registry), RequestLog(lambda: gateway.view.document.logs)])
         inference = Inference(gateway, admission=admission, recorder=recorder)
         super().__init__(inference, is_local_only=settings.is_local_only)
         more = [*files.routes(inference, documents), *vector_stores.routes(inference, documents)]
         more += [*rollout_routes.routes(inference, rollouts), *scaling_routes.routes(inference, rollouts)]
-        more += metric_routes.routes(inference, registry)
+        more += load_tests.routes(inference, rollouts)
+        more += [*metric_routes.routes(inference, registry), *timeline_routes.routes(inference, timeline)]
         self.asgi = RestApp(inference, names_requests=False, report=self._status, more=more)
         settle_garbage()
         busy = BusyShare()  # from here on: starting is no load
@@ -120,6 +130,10 @@ class Router(InferenceRpc):
             await gateway.shadows.close()
         if (upstream := getattr(self, "_upstream", None)) is not None:
             await upstream.close()
+        for lines in getattr(self, "_lines", ()):
+            await asyncio.to_thread(lines.close)
+        if (tracing := getattr(self, "_tracing", None)) is not None:
+            await tracing.close()
 
     async def _status(self) -> dict[str, Any]:
         from ray import serve

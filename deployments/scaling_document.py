@@ -19,7 +19,7 @@ def _apps(config: PlatformConfig) -> Iterator[tuple[str, ScaledApp]]:
     for model in config.models:
         for variant in model.variants:
             app = _app("LLM", variant.autoscaling, replicas=variant.replicas)
-            more = {"units": variant_units(variant), "priority": model.priority}
+            more = {"units": variant_units(variant), "priority": model.priority, "price_per_hour": variant.price_per_hour}
             yield llm_app(model.name, variant.name), app.model_copy(update=more)
     for embedder in config.embedders:
         app = _app("Embedder", embedder.autoscaling, replicas=embedder.replicas)

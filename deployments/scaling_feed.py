@@ -28,7 +28,8 @@ class ScalingFeed:
     def __init__(self, store: StateStore, *, wall: Callable[[], float]) -> None:
         self._store = store
         self._wall = wall
-        self._document = ScalingDocument()
+        self.document = ScalingDocument()
+        self.decisions: Mapping[str, Mapping[str, Any]] = {}  # by application, as they were at the last tick
         self._kept: str | None = None
         self._is_declared = False
         self._now = Held(stamp=0.0)
@@ -39,7 +40,7 @@ class ScalingFeed:
         if (kept := await self._store.get(SCALING)) is None:
             return
         try:
-            self._document = ScalingDocument.model_validate_json(kept)
+            self.document = ScalingDocument.model_validate_json(kept)
         except ValueError:  # of another version of this program
             logger.warning("the last scaling settings cannot be read any more")
         else:
@@ -47,7 +48,7 @@ class ScalingFeed:
 
     async def declare(self, document: ScalingDocument) -> None:
         """Take new settings, and publish them."""
-        self._document, self._is_declared = document, True
+        self.document, self._is_declared = document, True
         await self._publish_settings()
 
     async def tick(self, directory: Directory, gathering: Gathering, now_s: float) -> None:
@@ -64,13 +65,15 @@ class ScalingFeed:
         self._now = now = Held(stamp=self._wall(), held=held, holding=dict(holding), draining=dict(draining))
         if self._is_news(now) and await self._put(HELD, now.model_dump_json()):
             self._told = now
+        if (decisions := await self._decisions()) is not None:
+            self.decisions = decisions
 
     async def report(self) -> dict[str, Any]:
         """Return settings, decisions and the budget's use, as JSON."""
-        decisions = await self._decisions()
-        apps = [self._of_app(name, app, decisions) for name, app in sorted(self._document.apps.items())]
+        decisions = await self._decisions() or {}
+        apps = [self._of_app(name, app, decisions) for name, app in sorted(self.document.apps.items())]
         in_use = sum(each["units"] * each["holding"] for each in apps)
-        return {"budget": {"max_accelerators": self._document.max_accelerators, "in_use": in_use}, "apps": apps}
+        return {"budget": {"max_accelerators": self.document.max_accelerators, "in_use": in_use}, "apps": apps}
 
     def _of_app(self, name: str, app: ScaledApp, decisions: Mapping[str, Any]) -> dict[str, Any]:
         decision = decisions.get(name)
@@ -102,18 +105,19 @@ class ScalingFeed:
         return not 0 <= now.stamp - told.stamp < ALIVE_S  # a wall clock may be set back
 
     async def _publish_settings(self) -> None:
-        text = self._document.model_dump_json()
+        text = self.document.model_dump_json()
         # Before anything was declared there is nothing to say: defaults would replace what is in force.
         if self._is_declared and text != self._kept and await self._put(SCALING, text):
             self._kept = text
 
-    async def _decisions(self) -> dict[str, Any]:
+    async def _decisions(self) -> dict[str, Any] | None:
+        """Return what policies have decided, or None when that cannot be read."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 found = json.loads(await self._store.get(DECISIONS) or b"{}")
         except Exception:
             logger.exception("what policies have decided cannot be read")
-            return {}
+            return None
         decisions = found if isinstance(found, dict) else {}
         return {name: made for name, made in decisions.items() if isinstance(made, dict) and "target" in made}
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from serve_app.config_fields import Config, Name, PublicName
 from serve_app.config_rollouts import Duration
 from serve_app.config_rollouts import GatesConfig as RolloutGates
+from serve_app.config_rules import PlacedError
 
 Limit = Annotated[Duration, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0, le=100)]
@@ -51,6 +52,12 @@ class Canary(Config):
     baseline: Name = Field("stable", description="Variant that it is compared with.")
     gates: RolloutGates = Field(default=RolloutGates(), description="What it must hold, as in a model's `rollout`.")
     undecided: Literal["pass", "fail"] = Field("pass", description="What too few requests to say mean.")
+
+    @model_validator(mode="after")
+    def _no_load_test_inside(self) -> Self:
+        if self.gates.load_test is not None:
+            raise PlacedError([(("gates", "load_test"), "a load test cannot require one; it belongs into a model's `rollout`")])
+        return self
 
 
 class Gates(Limits):

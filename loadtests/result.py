@@ -17,6 +17,7 @@ from typing import Any
 from loadtests.figures import Figures
 from loadtests.gates import Finding, has_failed
 from loadtests.scenario import Mode, Scenario
+from serve_app.rollout.load_tests import LoadTestResult
 
 FORMAT = 1
 
@@ -33,6 +34,7 @@ class Result:
         facts: what a reader should know of it, by name, in words.
         found: what the gates found; empty without gates.
         warnings: what to know before the figures are believed.
+        summary: what rollouts are told of it; None: it was not to be published.
     """
 
     scenario: Scenario
@@ -40,6 +42,7 @@ class Result:
     facts: Mapping[str, str]
     found: tuple[Finding, ...]
     warnings: tuple[str, ...]
+    summary: LoadTestResult | None = None
 
     @property
     def verdict(self) -> str:
@@ -67,6 +70,7 @@ class Result:
             "scenario": self.scenario.model_dump(mode="json", exclude_unset=True),
             "gates": [_plain(finding) for finding in self.found],
             "warnings": list(self.warnings),
+            "summary": None if self.summary is None else self.summary.model_dump(mode="json"),
             "figures": seen,
             "cdf": {kind: _cdf(self.figures, kind) for kind in ("ttft", "itl", "gap", "e2e")},
         }

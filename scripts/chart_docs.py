@@ -34,8 +34,12 @@ manta keys create ops --admin --file keys.yaml      # prints the key, once
 kubectl create secret generic manta-api-keys --from-file=keys.yaml
 kubectl create secret generic manta-test-key --from-literal=key=KEY
 helm install manta ./helm/manta -f my-values.yaml
-helm test manta --logs
+kubectl wait --for=condition=Ready rayservice/manta --timeout=30m
+helm test manta --logs --timeout 10m
 ```
+
+No image is published and the chart has not been on a real cluster yet:
+[what was run, and what never was](../../docs/operations/install.md#what-was-run-and-what-never-was).
 
 ## What it makes
 
@@ -50,7 +54,12 @@ helm test manta --logs
   Redis.
 - Tests: chat, stream, RAG, gRPC, and that traffic is split as declared.
 
-What it does not make: Qdrant (no store of Manta's yet), the operator, Prometheus, Grafana, a Gateway.
+What it does not make: a vector database (the store is LanceDB, a library with its data in `s3://` or on a volume; there is no
+adapter for Qdrant), the operator, Prometheus, Grafana, a Gateway. With `upgrade.type: NewClusterWithIncrementalUpgrade` KubeRay
+makes a Gateway `<name>-gateway`, which then is the way in.
+
+Chart.yaml names no `home`, `sources` or `maintainers`, since the chart is published nowhere yet: whoever publishes it fills
+them in.
 
 ## What changes in place
 
@@ -59,6 +68,8 @@ and replica counts change without a restart, and another source or engine restar
 empty, models also decide which groups there are: a kind of node that is new and comes last is added in place, another order
 or size is a second cluster. Bounds of a group's replicas take effect with the next cluster (kuberay#4568). Images, `pod`,
 `head` and resources build a second cluster, which takes over when all of it runs.
+[What an edit does](../../docs/operations/upgrades.md#what-an-edit-does) has every kind of edit in a table, made by rendering
+each.
 
 Examples: [ci/](ci/). Messages of wrong values: [docs/operations/values-errors.md](../../docs/operations/values-errors.md).
 

@@ -71,7 +71,16 @@ def effect(old: Iterable[Json], new: Iterable[Json]) -> Effect:
 
 def _by_name(objects: Iterable[Json]) -> dict[tuple[str, str], Json]:
     kept = (each for each in objects if "helm.sh/hook" not in each["metadata"].get("annotations", {}))
-    return {(each["kind"], each["metadata"]["name"]): _without_labels(each) for each in kept}
+    return {(each["kind"], each["metadata"]["name"]): _without_labels(_pruned(each)) for each in kept}
+
+
+def _pruned(node: Any) -> Any:
+    """Return an object as Kubernetes' API stores it: a field that is null is a field that is not there."""
+    if isinstance(node, list):
+        return [_pruned(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _pruned(part) for key, part in node.items() if part is not None}
 
 
 def _without_labels(manifest: Json) -> Json:

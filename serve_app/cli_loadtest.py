@@ -22,11 +22,16 @@ def loadtest(
     duration: Annotated[str | None, typer.Option(help="Length of the measured run, such as 90s.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", min=1, max=256)] = None,
     preflight: Annotated[bool, typer.Option(help="Ask first whether the target answers.")] = True,
+    wait: Annotated[str | None, typer.Option(help="Wait at most so long until all of the mix is ready, such as 10m.")] = None,
+    settle: Annotated[str | None, typer.Option(help="Wait so long before anything is asked, such as 60s.")] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Tell rollouts the result; needs --gate and an admin's key.")
+    ] = False,
     show: Annotated[
         bool, typer.Option("--print", help="Print the scenario's file, to make one of your own, and exit.")
     ] = False,
 ) -> None:
-    """Load a platform; exits with 1 when a gate fails, with 2 when the run could not be made."""
+    """Load a platform; exits with 1 when a gate fails, with 2 when the run, with 3 when its publication could not be made."""
     from serve_app.commands import loadtest as command
 
     asked = command.LoadtestOptions(
@@ -41,5 +46,8 @@ def loadtest(
         duration=duration,
         workers=workers,
         preflight=preflight,
+        wait=wait,
+        settle=settle,
+        publish=publish,
     )
     raise typer.Exit(command.show(scenario) if show else command.run(asked))

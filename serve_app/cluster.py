@@ -133,6 +133,11 @@ class LocalCluster:
         """Where Ray's API listens."""
         return f"http://127.0.0.1:{self._dashboard_port}"
 
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus finds the metrics of every process of the head node, Ray's and ours."""
+        return f"http://127.0.0.1:{self._more_ports[3]}/metrics"
+
     def __enter__(self) -> LocalCluster:
         self.start()
         return self

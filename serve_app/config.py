@@ -22,6 +22,7 @@ from serve_app.config_fields import Config as Config
 from serve_app.config_fields import Name as Name
 from serve_app.config_fields import PublicName as PublicName
 from serve_app.config_fields import Text as Text
+from serve_app.config_logs import LogsConfig as LogsConfig
 from serve_app.config_pipelines import PipelineConfig as PipelineConfig
 from serve_app.config_pipelines import PipelineVersionConfig as PipelineVersionConfig
 from serve_app.config_rollouts import Duration as Duration
@@ -45,6 +46,7 @@ from serve_app.config_scaling import StageScalingConfig as StageScalingConfig
 from serve_app.config_sources import Source as Source
 from serve_app.config_sources import SourceKind as SourceKind
 from serve_app.config_sources import source_kind as source_kind
+from serve_app.config_tracing import TracingConfig as TracingConfig
 from serve_app.config_vector_stores import VectorStoresConfig as VectorStoresConfig
 
 ANY_ACCELERATOR = "any"  # whatever GPU a node has
@@ -68,6 +70,9 @@ class VariantConfig(Config):
     autoscaling: AutoscalingConfig | None = Field(None, description="Scale by queue depth; absent means fixed.")
     max_leases: int = Field(256, ge=1, description="Requests one Router may have open on one replica.")
     drain_timeout_s: float = Field(600.0, gt=0, description="Seconds open streams may take before a replica stops.")
+    price_per_hour: float | None = Field(
+        None, ge=0, description="What one replica costs per hour, in your currency; shown as cost per 1,000 tokens."
+    )
 
 
 class ModelConfig(Config):
@@ -201,6 +206,8 @@ class PlatformConfig(Config):
     retriever: RetrieverConfig = Field(default=RetrieverConfig(), description="The stage that searches collections.")
     rollouts: RolloutsConfig = Field(default=RolloutsConfig(), description="The traffic table and rollouts.")
     scaling: ScalingConfig = Field(default=ScalingConfig(), description="What all deployments that scale share.")
+    logs: LogsConfig = Field(default=LogsConfig(), description="The log of requests.")
+    tracing: TracingConfig = Field(default=TracingConfig(), description="Traces of requests, by OpenTelemetry.")
     vector_stores: VectorStoresConfig | None = Field(None, description="Uploads and vector stores of callers; absent: none.")
     accelerators: tuple[AcceleratorPoolConfig, ...] = Field(
         (), description="What the cluster has; declared pools are checked against what variants need."

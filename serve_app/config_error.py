@@ -14,6 +14,7 @@ from serve_app.config import DNS_LABEL, ORIGIN, PlatformConfig
 from serve_app.config_auth import KEY_HASH
 from serve_app.config_fields import PUBLIC_NAME
 from serve_app.config_rules import FieldPath, PlacedError, did_you_mean, near_miss
+from serve_app.config_tracing import ENV_NAME
 from serve_app.yaml_document import YamlDocument
 
 MOST_PROBLEMS = 50
@@ -47,6 +48,8 @@ PATTERNS = {
     ORIGIN: "expected an origin such as https://app.example.org, without a path or a wildcard, or `*` for all, got {got}",
     DNS_LABEL: "use lower-case letters, digits and inner `-`, got {got}",
     PUBLIC_NAME: "use lower-case letters, digits and inner `-`, or MODEL:ADAPTER, got {got}",
+    # Nor is the value here: headers that were meant for the variable hold a secret.
+    ENV_NAME: "expected the name of an environment variable, such as OTLP_HEADERS; the headers go into that variable",
     # A key pasted here by mistake must not reach a log, so the value is not repeated.
     KEY_HASH: "expected `sha256:<salt>:<digest>` as `manta keys create NAME` prints it",
 }

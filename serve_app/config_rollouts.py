@@ -37,6 +37,15 @@ class RolloutStepConfig(Config):
     pause: Duration = Field(0.0, description="Shortest time in this step, such as 10m; it lasts until the gates have passed.")
 
 
+class LoadTestGateConfig(Config):
+    """A load test whose last result (`manta loadtest --publish`) decides whether a step may be left."""
+
+    scenario: Name = Field(description="Name of the scenario.")
+    max_age: Annotated[Duration, Field(gt=0)] = Field(
+        3600.0, description="Longest time since the end of its run; an older result counts for nothing."
+    )
+
+
 class GatesConfig(Config):
     """What a canary must hold, always compared with the baseline over the same time. Absent gates are not looked at."""
 
@@ -51,6 +60,9 @@ class GatesConfig(Config):
     itl_p50_ratio: Ratio | None = Field(None, description="Most times the baseline's median inter-token latency.")
     itl_p95_ratio: Ratio | None = Field(None, description="Most times the baseline's 95th percentile of it.")
     e2e_p95_ratio: Ratio | None = Field(None, description="Most times the baseline's 95th percentile of a whole answer's time.")
+    load_test: LoadTestGateConfig | None = Field(
+        None, description="A load test that must have passed in each step; one that failed in it is a failed gate."
+    )
     min_requests: int = Field(50, ge=10, description="Requests of the canary without which a step is never passed.")
     alpha: float = Field(
         0.01, ge=1e-6, le=0.2, description="Most probability that a whole rollout of a good canary is ever rolled back."

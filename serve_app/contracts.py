@@ -110,6 +110,15 @@ class CountingEmbedder(Embedder, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TraceLink:
+    """Where in a trace the work stands that another process is asked for."""
+
+    traceparent: str  # W3C's header
+    tracestate: str = ""
+    export: str = ""  # TracingConfig as JSON: how that process delivers its spans; empty: it makes none
+
+
 class Retriever(Protocol):
     """The retrieve stage."""
 
@@ -128,6 +137,7 @@ class SearchQuery:
     top_k: int
     budget_s: float = 30.0  # seconds left for this stage
     filters: Filter | None = None  # on the attributes of documents, before anything is ranked
+    trace: TraceLink | None = None  # set on the way to another process
 
 
 class VectorStore(Protocol):

@@ -30,6 +30,7 @@ class Errand:
     broken: int = 0
     failed: set[str] = field(default_factory=set)  # variants that failed it
     error: PlatformError | None = None  # what the last one that failed it said
+    is_picked: bool = False  # it has been chosen where it goes, at least once
     is_anew: bool = False  # left to another one: the time that it took so far is not that one's
 
     @property

@@ -17,6 +17,7 @@ from serve_app.contracts import (
     DRAINING_HEADER,
     LOST_HEADER,
     AdapterTag,
+    TraceLink,
 )
 from serve_app.errors import BadRequest
 from serve_app.exchange import Connection, Exchange
@@ -107,13 +108,14 @@ class HttpUpstream:
         if not _VALUE.fullmatch(request.content_type):
             raise BadRequest("the content-type header holds control characters")
         adapter = "" if request.adapter is None else _adapter_lines(request.adapter)
+        trace = "" if request.trace is None else _trace_lines(request.trace)
         return (
             f"{request.method} {request.path} HTTP/1.1\r\n"
             f"host: {address.netloc}\r\n"
             f"authorization: Bearer {self._token}\r\n"
             f"content-type: {request.content_type}\r\n"
             f"x-request-id: {request.request_id}\r\n"
-            f"{adapter}"
+            f"{adapter}{trace}"
             f"content-length: {len(request.body)}\r\n\r\n"
         ).encode("latin-1")
 
@@ -180,6 +182,11 @@ def _adapter_lines(adapter: AdapterTag) -> str:
         (ADAPTER_REVISION_HEADER, adapter.revision),
     )
     return "".join(f"{name}: {quote(value)}\r\n" for name, value in lines)
+
+
+def _trace_lines(trace: TraceLink) -> str:
+    state = f"tracestate: {trace.tracestate}\r\n" if trace.tracestate else ""  # checked when it arrived
+    return f"traceparent: {trace.traceparent}\r\n{state}"
 
 
 async def _answered(exchange: Exchange) -> Exchange:

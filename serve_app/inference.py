@@ -17,7 +17,7 @@ from serve_app.gateway import Call, Gateway, Reply, require_text
 from serve_app.limits.permit import UNLIMITED, Admission, Permit
 from serve_app.limits.permitted import PermittedStream, Unlimited
 from serve_app.model_cards import embedder_card, model_cards
-from serve_app.observing.record import current_record
+from serve_app.observing.record import RequestRecord, current_record
 from serve_app.observing.recorder import Recorder
 from serve_app.usage import Usage
 from serve_app.view import RoutingView
@@ -70,6 +70,7 @@ class Inference:
         check_choices(call.body, most=view.document.limits.max_choices)
         view.authorize(call.caller, name)
         call.record.asked = name
+        self._keep(call.record, call.body)
         if name in view.embedders:
             raise BadRequest("this is an embedder; call it through /v1/embeddings", param="model")
         if name in view.models or name in view.adapters:
@@ -78,6 +79,11 @@ class Inference:
         if permit is UNLIMITED:
             return await self._answer(call, name)
         return await _within(permit, self._answer(replace(call, permit=permit), name))
+
+    def _keep(self, record: RequestRecord, body: Mapping[str, Any]) -> None:
+        """Let the log have what is asked, if that is configured; else nobody who looks on ever sees it."""
+        if self.view.document.logs.prompts:
+            record.body = body
 
     async def _admit(self, caller: ApiKeyConfig) -> Permit:
         with current_record().stage("admit"):
@@ -130,6 +136,7 @@ class Inference:
         record = current_record()
         record.asked = model
         texts = _texts(texts)
+        self._keep(record, {"input": texts})
         if dimensions is not None:
             await self._check_dimensions(model, dimensions)
         permit = await self._admit(caller)
@@ -166,6 +173,7 @@ class Inference:
         if not 1 <= top_k <= MOST_PASSAGES:
             raise BadRequest(f"top_k must be between 1 and {MOST_PASSAGES}, got {top_k}", param="top_k")
         embedder = await self._embedder_of(caller, collection)
+        self._keep(current_record(), {"query": query})
         permit = await self._admit(caller)
         try:
             with current_record().stage("retrieve"):

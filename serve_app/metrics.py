@@ -77,7 +77,12 @@ STAGE_SECONDS = Metric(
     ("model", "stage"),
     STAGE_BUCKETS,
 )
-STAGE_FAILURES = Metric("manta_stage_failures_total", "counter", "Stages that failed their request.", ("model", "stage"))
+STAGE_FAILURES = Metric(
+    "manta_stage_failures_total",
+    "counter",
+    "Stages that ended in an error, also where another attempt followed.",
+    ("model", "stage"),
+)
 TOKENS = Metric(
     "manta_tokens_total",
     "counter",

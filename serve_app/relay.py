@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_app.adapter_errand import AdapterErrand
 from serve_app.affinity import prefix_key
@@ -16,7 +16,8 @@ from serve_app.call import Call, Reply
 from serve_app.engine_errors import UpstreamRejected
 from serve_app.errand import Errand, Targets
 from serve_app.errors import DeadlineExceeded, PlatformError, Unavailable
-from serve_app.pool import Lease, ReplicaPool
+from serve_app.observing.record import StageTimer, current_link
+from serve_app.pool import Lease, ReplicaPool, Target
 from serve_app.rollout.document import RoutedAdapter, RoutedModel
 from serve_app.rollout.telemetry import Outcome
 from serve_app.shadow import Answered, Shadows
@@ -77,14 +78,15 @@ class Relay:
         deadline_s = clock() + self._view().document.limits.wait_timeout_s
         while errand.may_go_on:
             began_s = clock()
-            with call.record.stage("queue"):
+            with call.record.stage("queue") as queued:
                 lease = await self._pool.lease(
-                    lambda: self._targets.choose(errand),
+                    lambda: self._choose(errand),
                     prefix=prefix,
                     timeout_s=deadline_s - began_s,
                     exclude=errand.tried,
                     priority=call.caller.priority,
                 )
+                _say_where(queued, lease, errand)
             # While this was on its way here the client may have been told another variant, or this one may have been withdrawn.
             if self._targets.is_out(errand, lease.variant) or not call.answerer.take(lease.variant):
                 lease.release()
@@ -108,9 +110,11 @@ class Relay:
         record = attempt.record = errand.call.record
         reply = None
         try:
-            async with asyncio.timeout(self._patience_s(errand)) as limit:
-                self._allow_withdrawal(attempt, errand, limit)
-                with record.stage("first_token" if errand.is_stream else "answer"):
+            # The time limit is within the stage: to the stage it is an error, unlike a client that leaves.
+            with record.stage("first_token" if errand.is_stream else "answer") as stage:
+                _say_where(stage, lease, errand)
+                async with asyncio.timeout(self._patience_s(errand)) as limit:
+                    self._allow_withdrawal(attempt, errand, limit)
                     reply = await self._answer(lease, errand, attempt)
             record.begin_answer()
         except asyncio.CancelledError:
@@ -126,6 +130,13 @@ class Relay:
             if reply is None or isinstance(reply.body, bytes):
                 lease.release()
         return reply
+
+    def _choose(self, errand: Errand) -> Target:
+        if errand.is_picked:  # asked again while it waits
+            return self._targets.choose(errand)
+        errand.is_picked = True
+        with errand.call.record.detail("pick"):
+            return self._targets.choose(errand)
 
     def _begin(self, lease: Lease, errand: Errand, began_s: float) -> Attempt:
         key = (errand.model, lease.variant)
@@ -143,7 +154,9 @@ class Relay:
 
     async def _answer(self, lease: Lease, errand: Errand, attempt: Attempt) -> Reply:
         """Return the replica's answer: whole, or as a stream whose first bytes are here."""
-        response = await self._upstream.open(lease.url, errand.request)
+        link = current_link()
+        request = errand.request if link is None else replace(errand.request, trace=link)
+        response = await self._upstream.open(lease.url, request)
         try:
             if response.status < 300 and response.content_type.startswith("text/event-stream"):
                 first = await response.chunk()
@@ -242,6 +255,11 @@ class Relay:
         """Return the longest wait for the first byte of a stream; a whole answer comes when it is complete."""
         model = self._view().models.get(errand.model)
         return model.first_byte_timeout_s if model is not None and errand.is_stream else None
+
+
+def _say_where(stage: StageTimer, lease: Lease, errand: Errand) -> None:
+    if stage.record.trace is not None:
+        stage.about = {"manta.model": errand.name, "manta.variant": lease.variant, "manta.replica": lease.replica_id}
 
 
 def _raw(call: Call) -> bytes:

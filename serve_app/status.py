@@ -7,7 +7,7 @@ from typing import Any
 from serve_app.config import PipelineVersionConfig
 from serve_app.contracts import ReplicaEntry, ReplicaState
 from serve_app.gateway import Gateway
-from serve_app.rollout.document import RoutedAdapter, RoutedModel, RoutedVariant
+from serve_app.rollout.document import RoutedAdapter, RoutedModel, RoutedVariant, revision
 
 
 def status_report(gateway: Gateway, serve_status: Any) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def _adapter(gateway: Gateway, adapter: RoutedAdapter) -> dict[str, Any]:
             "weight": weights[version.name],
             "declared_weight": version.weight,
             "source": version.source,
+            "revision": version.revision,
             "loaded_replicas": sum(adapter.tags[version.name].key in entry.adapters for entry in entries),
         }
         for version in adapter.versions
@@ -57,7 +58,8 @@ def _adapter(gateway: Gateway, adapter: RoutedAdapter) -> dict[str, Any]:
 
 
 def _version(version: PipelineVersionConfig, weight: int) -> dict[str, Any]:
-    return {**version.model_dump(exclude={"prompt"}), "weight": weight, "declared_weight": version.weight}
+    declared = version.model_dump(exclude={"prompt"})
+    return {**declared, "weight": weight, "declared_weight": version.weight, "revision": revision(version)}
 
 
 def _variant(gateway: Gateway, model: str, variant: RoutedVariant) -> dict[str, Any]:
@@ -67,6 +69,7 @@ def _variant(gateway: Gateway, model: str, variant: RoutedVariant) -> dict[str, 
         "weight": gateway.view.split(model).weights[variant.name],
         "declared_weight": variant.weight,
         "engine": variant.engine,
+        "revision": variant.revision,
         "replicas": {state.value: sum(e.state is state for e in entries) for state in ReplicaState},
         "replicas_detail": [_replica(entry) for entry in sorted(entries, key=lambda e: e.replica_id)],
         "queue_depth": sum(e.load.waiting for e in entries),

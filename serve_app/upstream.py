@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve_app.contracts import AdapterTag
+from serve_app.contracts import AdapterTag, TraceLink
 
 
 class ReplicaUnreachable(Exception):
@@ -38,6 +38,7 @@ class UpstreamRequest:
     request_id: str
     content_type: str = "application/json"
     adapter: AdapterTag | None = None  # what the replica must have loaded for it
+    trace: TraceLink | None = None  # where the attempt stands in its trace
 
 
 class UpstreamResponse(Protocol):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from benchmarks.data_path.contracts import FakeSpec, Load
 from benchmarks.data_path.native import fake_engine, run_load
 from benchmarks.loadtest.measure import Run, measure, target, truth
+from benchmarks.loadtest.vllm_bench import vllm_bench
 
 TTFT_MS, ITL_MS = 300.0, 50.0
 ANSWERS = {"median": 100, "mean": 115, "most": 250}
@@ -109,11 +110,31 @@ def agreement() -> Iterator[Sequence[str]]:
             yield name, figure, f"{theirs:,.1f}", f"{ours:,.1f}", f"{100 * (ours / theirs - 1):+.1f} %"
 
 
+def peer() -> Iterator[Sequence[str]]:
+    """Yield what `vllm bench serve` says of the same engine, beside this instrument."""
+    yield "load", "figure", "vllm bench serve", "manta loadtest", "off"
+    with fake_engine(FakeSpec(TTFT_MS, 30.0), model="chat") as engine:
+        seen = vllm_bench(engine, streams=50, tokens=64, seconds=30.0)
+        closed = {"mode": "closed", "shape": {"kind": "constant", "level": 50}}
+        run = measure(f"http://127.0.0.1:{engine.port}", closed, output={"tokens": 64}, duration="30s", warmup="5s")
+    times = run.figures.total.times
+    for figure, theirs, ours in (
+        ("TTFT p50 ms", seen.ttft_p50_ms, 1000 * times["ttft"].p50_s),
+        ("TTFT p95 ms", seen.ttft_p95_ms, 1000 * times["ttft"].p95_s),
+        ("gap p50 ms", seen.gap_p50_ms, 1000 * times["gap"].p50_s),
+        ("gap p95 ms", seen.gap_p95_ms, 1000 * times["gap"].p95_s),
+        ("whole answer p95 ms", seen.e2e_p95_ms, 1000 * times["e2e"].p95_s),
+        ("tokens/s", seen.tokens_per_s, run.figures.throughput.tokens),
+    ):
+        yield "closed, 50 users", figure, f"{theirs:,.1f}", f"{ours:,.1f}", f"{100 * (ours / theirs - 1):+.1f} %"
+
+
 STUDIES: Mapping[str, Callable[[], Iterator[Sequence[str]]]] = {
     "accuracy": accuracy,
     "capacity": capacity,
     "loops": loops,
     "agreement": agreement,
+    "peer": peer,
 }
 
 

@@ -1,12 +1,11 @@
-"""Metrics of a replica's adapters, on Ray's metrics port of its node."""
+"""Metrics of a replica's adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from deployments.ray_metrics import ray_metric
-from serve_app.metrics import ADAPTER_LOADS, ADAPTERS_LOADED, Metric
+from serve_app.metrics import ADAPTER_LOADS, ADAPTERS_LOADED
+from serve_app.registry import Registry
 
 
 class AdapterWatcher(Protocol):
@@ -32,17 +31,17 @@ class NoAdapterMetrics:
 
 
 class AdapterMetrics:
-    """Exports through Ray's own metrics."""
+    """Keeps them in the replica's registry."""
 
-    def __init__(self, model: str, variant: str, *, make: Callable[[Metric], Any] | None = None) -> None:
-        self._labels = {"model": model, "variant": variant}
-        self._loads, self._count = map(make or ray_metric, (ADAPTER_LOADS, ADAPTERS_LOADED))
+    def __init__(self, model: str, variant: str, *, registry: Registry) -> None:
+        self._labels = model, variant
+        self._loads, self._count = registry.counter(ADAPTER_LOADS), registry.gauge(ADAPTERS_LOADED)
 
     def loaded(self, outcome: str, count: int) -> None:
         """Count a load that ended, and show how many adapters there are now."""
-        self._loads.inc(1, tags={**self._labels, "outcome": outcome})
-        self._count.set(count, tags=self._labels)
+        self._loads.labels(*self._labels, outcome).inc()
+        self._count.labels(*self._labels).set(count)
 
     def unloaded(self, count: int) -> None:
         """Show how many adapters there are now."""
-        self._count.set(count, tags=self._labels)
+        self._count.labels(*self._labels).set(count)

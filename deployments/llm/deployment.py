@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from autoscaling.signals import SafeSignals, engine_signals
@@ -12,12 +13,15 @@ from deployments.llm.phases import StartPhases
 from deployments.llm.replica import LlmReplica, ReplicaIdentity
 from deployments.llm.stages import RayStages, own_host
 from deployments.llm.start_metrics import StartMetrics
+from deployments.llm.vllm_metrics import VllmFamilies
 from deployments.names import ROLLOUTS_APP
+from deployments.ray_export import RayExport, keep_exporting
 from serve_app.config import VariantConfig
+from serve_app.registry import Registry
 from serve_app.settings import read_settings
 
 
-def build_engine(identity: ReplicaIdentity, config: VariantConfig) -> Engine:
+def build_engine(identity: ReplicaIdentity, config: VariantConfig, registry: Registry) -> Engine:
     """Return the engine of a variant; nothing heavy is imported for kinds that are not asked for."""
     model = identity.model
     if config.engine.kind == "simulated":
@@ -29,7 +33,7 @@ def build_engine(identity: ReplicaIdentity, config: VariantConfig) -> Engine:
     stages = None
     if config.engine.pipeline_parallel_size > 1:
         stages = RayStages(model, config, host=identity.host, name=identity.replica_id)
-    metrics = StartMetrics(model, config.name)
+    metrics = StartMetrics(model, config.name, registry=registry)
     phases = StartPhases(timeout_s=config.engine.start_timeout_s, on_end=metrics.ended, on_progress=metrics.downloaded)
     return VllmEngine(model, config, stages=stages, phases=phases)
 
@@ -49,11 +53,16 @@ class LLM:
             host=own_host(settings.replica_host),
             token=settings.internal_token,
         )
-        engine = build_engine(identity, variant)
+        registry = Registry()
+        # `ReplicaId` is what Ray's dashboards tell replicas of Serve by. The start is shown while it lasts.
+        whose = {"model": model, "variant": variant.name, "ReplicaId": identity.replica_id}
+        exports = RayExport(registry), RayExport(VllmFamilies(whose))
+        self._exporting = [asyncio.create_task(keep_exporting(export)) for export in exports]
+        engine = build_engine(identity, variant, registry)
         self._replica = LlmReplica(identity, variant, engine=engine, directory=HandleDirectory(ROLLOUTS_APP))
         self._signals = SafeSignals(lambda: engine_signals(self._replica.load()))
         if variant.engine.lora is not None:
-            self._replica.watch_adapters(AdapterMetrics(model, variant.name))
+            self._replica.watch_adapters(AdapterMetrics(model, variant.name, registry=registry))
         await self._replica.start()
 
     async def wake(self) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import typer
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -18,6 +20,7 @@ from loadtests import health, preflight, runner
 from loadtests.figures import figures
 from loadtests.gates import findings
 from loadtests.gates_config import Gates
+from loadtests.publishing import PublishError, connect
 from loadtests.report import render
 from loadtests.result import Result, ResultError, facts_of, read_result
 from loadtests.scenario import Scenario, ShapeKind
@@ -25,10 +28,14 @@ from loadtests.scenario_file import FoundScenario, load_gates, load_scenario, sc
 from loadtests.schedule import schedule
 from serve_app.commands import loadtest_tables as tables
 from serve_app.commands.client import API_KEY
+from serve_app.commands.loadtest_publishing import Publication
+from serve_app.commands.loadtest_waiting import wait_until_ready
 from serve_app.config_error import ConfigError, message_of
+from serve_app.config_rollouts import Duration
 from serve_app.errors import CommandError
 
-UNUSABLE = 2  # exit code: the run could not be made
+UNUSABLE, UNPUBLISHED = 2, 3  # exit codes: the run could not be made; its result could not be published
+_DURATIONS = TypeAdapter[float](Duration)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,9 @@ class LoadtestOptions:
     duration: str | None = None
     workers: int | None = None
     preflight: bool = True
+    wait: str | None = None
+    settle: str | None = None
+    publish: bool = False
 
 
 def show(name: str) -> int:
@@ -59,19 +69,50 @@ def show(name: str) -> int:
 
 
 def run(asked: LoadtestOptions) -> int:
-    """Run a scenario, print and write what it gave. Returns the exit code: 0, 1 (a gate failed) or 2 (it could not be run)."""
+    """Run a scenario, print and write what it gave.
+
+    Returns the exit code: 0, 1 (a gate failed), 2 (it could not be run) or 3 (its result could not be published).
+    """
     try:
-        found, gates, earlier = _prepared(asked)
-        document = _watched(found, asked.csv)
-        result = _result(found.scenario, document, gates)
-        _write(asked, result, earlier)
+        return _run(asked)
     except ConfigError as err:
         typer.echo(err, err=True)
         return UNUSABLE
     except (CommandError, ResultError) as err:
         typer.echo(f"manta: {err}", err=True)
-        return UNUSABLE
+        return UNPUBLISHED if isinstance(err, PublishError) else UNUSABLE
+
+
+def _run(asked: LoadtestOptions) -> int:
+    found, gates, earlier = _prepared(asked)
+    with connect(found.scenario.target, os.environ.get(API_KEY)) as http:
+        _wait(asked, found.scenario, http)
+        if asked.preflight:
+            preflight.check(found.scenario, os.environ.get(API_KEY))
+        publication = Publication.begin(http, found.scenario) if asked.publish else None
+        document = _watched(found, asked.csv)
+        result = _result(found.scenario, document, gates)
+        if publication is not None:
+            result = publication.told(result, document)
+        _write(asked, result, earlier)
+        if publication is not None:
+            publication.send(result, written=asked.json)
     return result.exit_code
+
+
+def _wait(asked: LoadtestOptions, scenario: Scenario, http: httpx.Client) -> None:
+    """Return when the platform is as it is to be measured. Raises CommandError."""
+    if asked.settle is not None:
+        time.sleep(_seconds("--settle", asked.settle))
+    if asked.wait is not None:
+        wait_until_ready(http, scenario, longest_s=_seconds("--wait", asked.wait))
+
+
+def _seconds(option: str, text: str) -> float:
+    try:
+        return _DURATIONS.validate_python(float(text) if text.isdecimal() else text)
+    except ValidationError as err:
+        raise CommandError(f"{option}: {message_of(err.errors(include_url=False)[0])}") from err
 
 
 def _prepared(asked: LoadtestOptions) -> tuple[FoundScenario, Gates | None, Mapping[str, Any] | None]:
@@ -83,8 +124,11 @@ def _prepared(asked: LoadtestOptions) -> tuple[FoundScenario, Gates | None, Mapp
         if path is not None:
             _check_place(option, path)
     _check_schedule(found)
-    if asked.preflight:
-        preflight.check(found.scenario, os.environ.get(API_KEY))
+    if asked.publish and gates is None:
+        raise CommandError("--publish needs --gate: without gates a result says neither that it passed nor that it failed")
+    for option, text in (("--wait", asked.wait), ("--settle", asked.settle)):
+        if text is not None:
+            _seconds(option, text)
     return found, gates, earlier
 
 

@@ -10,6 +10,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from serve_app.rollout.gates import Verdict
+from serve_app.rollout.load_test_gate import GATE
 from serve_app.rollout.plan import ACTIVE, Phase
 
 Json = Mapping[str, Any]
@@ -42,9 +44,15 @@ def _of_split(split: Json, document: Json, *, now_s: float) -> Iterator[Renderab
         yield Text(f"  because: {split['reason']}")
     if split["verdict"] is not None:
         yield Text(f"  verdict: {split['verdict']}; replicas lost: {split['crashes']}")
+        yield from (Text(f"  {r['reason']}", style="bold yellow") for r in split["readings"] if _is_missing(r))
         yield gates(split["readings"])
     yield figures([each for each in document["stats"] if each["name"] == split["name"]])
     yield from (Text(f"  {shadow(each)}") for each in document["shadows"] if each["name"] == split["name"])
+
+
+def _is_missing(reading: Json) -> bool:
+    """Whether it waits for something that somebody has to do."""
+    return bool(reading["gate"] == GATE and reading["verdict"] == Verdict.WAIT)
 
 
 def _style(phase: str | None) -> str:

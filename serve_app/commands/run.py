@@ -17,6 +17,7 @@ from serve_app.apps import Json, build_schema, cpus_needed
 from serve_app.cluster import ClusterError, LocalCluster, free_ports, require_free
 from serve_app.config import ANY_ACCELERATOR, ModelConfig, PlatformConfig
 from serve_app.errors import CommandError
+from serve_app.observing.tracing_writer import missing_package
 from serve_app.settings import MIN_FREE_DISK_GIB
 
 POLL_S = 1.0
@@ -80,6 +81,12 @@ def failure(name: str, app: Any) -> str:
     return f"{name} failed: {(lines or [told])[-1]}"
 
 
+def require_tracing(config: PlatformConfig) -> None:
+    """Raise CommandError where traces are asked for that this environment cannot send."""
+    if config.tracing.enabled and (missing := missing_package(config.tracing)) is not None:
+        raise CommandError(f"`tracing` is on, but {missing}")
+
+
 def run(config: PlatformConfig, *, host: str, port: int, grpc_port: int | None = None, on_up: OnUp | None = None) -> NoReturn:
     """Start the platform, call ``on_up``, and serve until interrupted. Everything started ends with it.
 
@@ -94,6 +101,7 @@ def run(config: PlatformConfig, *, host: str, port: int, grpc_port: int | None =
     if needs_gpu(installed()):
         console.print("this is vLLM's GPU build: variants that name no accelerator take any GPU")
         config = with_accelerator(config, ANY_ACCELERATOR)
+    require_tracing(config)
     try:
         require_free(port, host)
         chosen = own_grpc_port(grpc_port, host) if config.router.grpc else None
@@ -111,6 +119,7 @@ def run(config: PlatformConfig, *, host: str, port: int, grpc_port: int | None =
         cluster.deploy(schema)
         if running.grpc_target:
             console.print(f"gRPC: {escape(running.grpc_target)} (manta.v1.Inference)", highlight=False)
+        console.print(f"console: {escape(running.url)}/console, for Prometheus: {cluster.metrics_url}", highlight=False)
         if on_up is None:
             running.wait(running.apps)
             console.print(f"[bold]{escape(running.url)}/v1[/] serves; Ctrl-C stops it")

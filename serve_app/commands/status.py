@@ -2,49 +2,75 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from serve_app.commands.client import connect, get_json
+from serve_app.commands.client import connect
+from serve_app.commands.rollout_tables import in_force, ms, percent
+from serve_app.commands.variant_rows import Documents, VariantRow, count, look, ready_of, variant_rows
+from serve_app.commands.watching import keep_showing
 
 
-def run(*, url: str) -> None:
-    """Print the tables. Raises CommandError when the platform does not answer."""
+def run(*, url: str, watch: bool = False, interval_s: float = 2.0) -> None:
+    """Print the tables, or keep showing them. Raises CommandError when the platform does not answer."""
     with connect(url) as client:
-        report = get_json(client, "/admin/status")
-    console = Console()
-    console.print(applications(report))
-    console.print(variants(report))
+        if watch:
+            keep_showing(lambda: Group(*tables(look(client))), console=Console(), every_s=interval_s)
+        else:
+            Console().print(*tables(look(client)), sep="\n")
+
+
+def tables(documents: Documents) -> Iterator[RenderableType]:
+    """Yield the tables that have lines, and what is to be said beside them."""
+    report = documents.status
+    yield applications(report)
+    rows = variant_rows(documents)
+    yield variants(rows)
+    if documents.rollouts is not None:
+        yield rates(rows)
     if any(model.get("adapters") for model in report["models"]):
-        console.print(adapters(report))
-    console.print(pipelines(report))
-    console.print(f"requests waiting in the Router: {report['waiting_in_router']}")
+        yield adapters(report)
+    yield pipelines(report)
+    yield Text(f"requests waiting in the Router: {report['waiting_in_router']}")
+    if documents.rollouts is not None:
+        yield Text(in_force(documents.rollouts))
+    for problem in documents.problems:
+        yield Text(problem, style="bold red")
 
 
 def applications(report: Mapping[str, Any]) -> Table:
     """Return one line per Serve application."""
     table = Table("application", "status", "replicas", "message", title="applications")
     for app in report["apps"]:
-        states = [f"{count} {state.lower()}" for d in app["deployments"].values() for state, count in d.items()]
+        states = [f"{number} {state.lower()}" for d in app["deployments"].values() for state, number in d.items()]
         message = app["message"].strip().rpartition("\n")[2]
         table.add_row(app["name"], app["status"], ", ".join(states) or "0", message)
     return table
 
 
-def variants(report: Mapping[str, Any]) -> Table:
+def variants(rows: Sequence[VariantRow]) -> Table:
     """Return one line per model variant."""
     table = Table("model", "variant", "weight %", "engine", "replicas", title="variants")
     for name in ("queue depth", "running", "KV cache %"):
         table.add_column(name, justify="right")
-    for model in report["models"]:
-        for v in model["variants"]:
-            states = ", ".join(f"{count} {state}{_phases(v, state)}" for state, count in v["replicas"].items() if count) or "0"
-            numbers = (str(v["queue_depth"]), str(v["running"]), f"{100 * v['kv_cache_usage_ratio']:.0f}")
-            table.add_row(model["name"], v["name"], weight(v), v["engine"], states, *numbers)
+    for row in rows:
+        numbers = (str(row.queue), str(row.running), f"{100 * row.kv_cache_ratio:.0f}")
+        table.add_row(row.model, row.variant, share(row.weight, row.declared_weight), row.engine, row.replicas, *numbers)
+    return table
+
+
+def rates(rows: Sequence[VariantRow]) -> Table:
+    """Return what each variant did in the last minute, and how many of its replicas could do it."""
+    table = Table("model", "variant", title="last minute")
+    for name in ("ready", "requests/s", "tokens/s", "errors %", "TTFT p95 ms"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        times = (count(row.requests_per_s), count(row.tokens_per_s), percent(row.error_ratio), ms(row.ttft_p95_s))
+        table.add_row(row.model, row.variant, ready_of(row), *times)
     return table
 
 
@@ -59,12 +85,6 @@ def adapters(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _phases(variant: Mapping[str, Any], state: str) -> str:
-    """Return what the replicas of a state do, where they say it."""
-    found = Counter(each["phase"] for each in variant["replicas_detail"] if each["state"] == state and each["phase"])
-    return f" ({', '.join(f'{count} {phase}' for phase, count in sorted(found.items()))})" if found else ""
-
-
 def pipelines(report: Mapping[str, Any]) -> Table:
     """Return one line per pipeline version."""
     table = Table("pipeline", "version", "weight %", "embedder", "collection", "model", title="pipelines")
@@ -74,7 +94,11 @@ def pipelines(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def weight(share: Mapping[str, Any]) -> str:
+def weight(split: Mapping[str, Any]) -> str:
+    """Return the weight of a version as ``share`` does."""
+    return share(split["weight"], split["declared_weight"])
+
+
+def share(now: int, declared: int) -> str:
     """Return the weight in force, and in parentheses the declared one where a rollout has moved it."""
-    now, declared = share["weight"], share["declared_weight"]
     return str(now) if now == declared else f"{now} ({declared})"

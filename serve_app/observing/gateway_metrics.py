@@ -25,8 +25,10 @@ class GatewayMetrics(Collector):
         for key, counted in self._gateway.attempts.gaps().items():
             gaps.add_metric(key, list(buckets(counted, metrics.GAP_SECONDS.buckets)), sum_value=about_sum_s(counted))
         yield gaps
-        yield _gauge(metrics.STREAMS_OPEN, self._gateway.attempts.streams_open())
-        yield _gauge(metrics.HELD_REQUESTS, self._gateway.pool.held())
+        # Where nothing is open there is a 0 to show: a series that comes and goes looks like one that is missing.
+        none = {(split.name, variant): 0 for split in self._gateway.view.table.splits for variant in split.weights}
+        yield _gauge(metrics.STREAMS_OPEN, none | self._gateway.attempts.streams_open())
+        yield _gauge(metrics.HELD_REQUESTS, none | self._gateway.pool.held())
         ejections = CounterMetricFamily(metrics.EJECTIONS.name, metrics.EJECTIONS.help, labels=metrics.EJECTIONS.labels)
         for key, count in self._gateway.pool.ejections.items():
             ejections.add_metric(key, count)

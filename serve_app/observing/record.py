@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType, TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from serve_app.answerer import Answerer
+from serve_app.contracts import TraceLink
 from serve_app.errors import ErrorKind, PlatformError
+from serve_app.observing.tracing_context import TraceContext, new_span_id
 from serve_app.rollout.telemetry import Outcome
 from serve_app.usage import Usage
 
@@ -55,12 +59,15 @@ OUTCOME = MappingProxyType(
 
 
 class Timing(NamedTuple):
-    """One stage of a request, in seconds of its record's clock."""
+    """One stage of a request, or a part of one, in seconds of its record's clock."""
 
-    stage: Stage
+    stage: str
     began_s: float
     ended_s: float
     error: str | None  # the code of the error that it ended in
+    span_id: str = ""  # where somebody was told of it already
+    parent_id: str = ""  # the span of the stage that it is a part of
+    about: Mapping[str, str | int] = MappingProxyType({})  # what a trace tells of it
 
 
 @dataclass(slots=True)
@@ -69,11 +76,14 @@ class RequestRecord:
 
     front: Front = "rest"
     request_id: str = ""
-    traceparent: str | None = None  # W3C's header, as the client sent it
+    traceparent: str | None = None  # W3C's headers, as the client sent them
+    tracestate: str | None = None
     clock: Callable[[], float] = time.monotonic
     began_s: float = 0.0
     ended_s: float = 0.0
     endpoint: str = NONE  # the route's template or the RPC's name
+    method: str = ""  # of HTTP
+    status: int | str = 0  # HTTP's number or gRPC's name; 0: nothing was answered
     asked: str = NONE  # the model, adapter, pipeline or embedder; only a name that is served
     tenant: str = ""
     key: str = ""  # the API key's name
@@ -81,6 +91,7 @@ class RequestRecord:
     is_stream: bool = False
     answerer: Answerer = field(default_factory=Answerer)
     timings: list[Timing] = field(default_factory=list)
+    details: list[Timing] = field(default_factory=list)  # parts of stages, for traces only
     attempts: list[Outcome | None] = field(default_factory=list)  # None: the replica was stopping and refused
     first_s: float | None = None  # when the first bytes of the answer came
     passages: int | None = None  # that a pipeline found
@@ -88,7 +99,13 @@ class RequestRecord:
     usage: Usage | None = None
     outcome: RequestOutcome = RequestOutcome.OK
     error: PlatformError | None = None
-    trace: object = None  # of the tracer, where one looks on
+    body: Mapping[str, Any] | None = None  # what is asked; only where `logs.prompts` says so
+    trace: TraceContext | None = None  # set by the tracer, where one looks on
+
+    @property
+    def trace_id(self) -> str:
+        """The id of its trace; empty where nobody traces."""
+        return "" if self.trace is None else self.trace.trace_id
 
     @property
     def variant(self) -> str:
@@ -102,7 +119,12 @@ class RequestRecord:
 
     def stage(self, name: Stage) -> StageTimer:
         """Return a context that times a stage."""
-        return StageTimer(self, name)
+        return StageTimer(self, name, self.timings)
+
+    def detail(self, name: str) -> AbstractContextManager[object]:
+        """Return a context that times a part of a stage, if there is a trace to tell it to."""
+        is_told = self.trace is not None and self.trace.is_sampled
+        return StageTimer(self, name, self.details) if is_told else _UNTOLD
 
     def took_s(self, stage: Stage) -> float:
         """Return what a stage took in all."""
@@ -136,7 +158,14 @@ class RequestRecord:
         if self.outcome is RequestOutcome.OK and self._last in (Outcome.BROKEN, Outcome.SERVER_ERROR):
             self.outcome = RequestOutcome.BROKEN
         if self.first_s is not None and self.is_stream:
-            self.timings.append(Timing("stream", self.first_s, self.ended_s, None))
+            self.timings.append(Timing("stream", self.first_s, self.ended_s, self._broke_by))
+
+    @property
+    def _broke_by(self) -> str | None:
+        """What ended a stream before its time, other than its client."""
+        if self.error is not None:
+            return self.error.code
+        return self.outcome.value if self.outcome is RequestOutcome.BROKEN else None
 
     @property
     def _last(self) -> Outcome | None:
@@ -144,6 +173,8 @@ class RequestRecord:
 
 
 _current: ContextVar[RequestRecord | None] = ContextVar("manta_request_record", default=None)
+_timer: ContextVar[StageTimer | None] = ContextVar("manta_stage_timer", default=None)
+_UNTOLD = contextlib.nullcontext()
 
 
 def current_record() -> RequestRecord:
@@ -156,21 +187,61 @@ def set_current(record: RequestRecord) -> None:
     _current.set(record)
 
 
+@contextlib.contextmanager
+def working_on(record: RequestRecord) -> Iterator[None]:
+    """Have this task work on a record in this context."""
+    token = _current.set(record)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_link(*, is_sampled: bool = False) -> TraceLink | None:
+    """Return where in a trace this task's work stands, for the process that goes on with it; None where nobody traces.
+
+    Args:
+        is_sampled: only where the trace is kept: who makes no trace of its own need not hear of one that is not.
+    """
+    timer = _timer.get()
+    if timer is None or (trace := timer.record.trace) is None or (is_sampled and not trace.is_sampled):
+        return None
+    return trace.link(timer.span_id if trace.is_sampled else trace.span_id)
+
+
 class StageTimer:
-    """Times one stage, also one that fails."""
+    """Times one stage, or a part of one, also where it fails."""
 
-    __slots__ = ("_began_s", "_record", "_stage")
+    __slots__ = ("_began_s", "_into", "_parent_id", "_span_id", "_stage", "_token", "about", "record")
 
-    def __init__(self, record: RequestRecord, stage: Stage) -> None:
-        self._record = record
+    def __init__(self, record: RequestRecord, stage: str, into: list[Timing]) -> None:
+        self.record = record
+        self.about: Mapping[str, str | int] = {}
         self._stage = stage
+        self._into = into
+        self._span_id = self._parent_id = ""
+        self._token: Token[StageTimer | None] | None = None
+
+    @property
+    def span_id(self) -> str:
+        """The id of its span, from when somebody asks for it."""
+        self._span_id = self._span_id or new_span_id()
+        return self._span_id
 
     def __enter__(self) -> Self:
-        self._began_s = self._record.clock()
+        if self.record.trace is not None:
+            outer = _timer.get()
+            if outer is not None and outer.record is self.record:
+                self._parent_id = outer.span_id
+            self._token = _timer.set(self)
+        self._began_s = self.record.clock()
         return self
 
     def __exit__(self, _: type[BaseException] | None, err: BaseException | None, __: TracebackType | None) -> None:
         error = None
         if err is not None:
             error = err.code if isinstance(err, PlatformError) else type(err).__name__
-        self._record.timings.append(Timing(self._stage, self._began_s, self._record.clock(), error))
+        ended_s = self.record.clock()
+        self._into.append(Timing(self._stage, self._began_s, ended_s, error, self._span_id, self._parent_id, self.about))
+        if self._token is not None:
+            _timer.reset(self._token)

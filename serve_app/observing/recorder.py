@@ -31,9 +31,11 @@ class Recorder:
         self._observers = tuple(observers)
         self._clock = clock
 
-    def begin(self, front: Front, *, request_id: str, traceparent: str | None = None) -> RequestRecord:
+    def begin(
+        self, front: Front, *, request_id: str, traceparent: str | None = None, tracestate: str | None = None
+    ) -> RequestRecord:
         """Return the record of a request that has just arrived, which this task works on."""
-        record = RequestRecord(front, request_id, traceparent, self._clock, began_s=self._clock())
+        record = RequestRecord(front, request_id, traceparent, tracestate, clock=self._clock, began_s=self._clock())
         set_current(record)
         for observer in self._observers:
             _quietly(observer.began, record)

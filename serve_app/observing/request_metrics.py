@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from serve_app import metrics
 from serve_app.errors import RateLimited
 from serve_app.observing.record import RequestOutcome, RequestRecord
 from serve_app.registry import Registry
+
+LEFT = asyncio.CancelledError.__name__  # the client left in the middle of a stage, which is no fault of that stage
 
 
 class RequestMetrics:
@@ -50,5 +54,5 @@ class RequestMetrics:
     def _count_stages(self, record: RequestRecord) -> None:
         for timing in record.timings:
             self._stages.labels(record.asked, timing.stage).observe(timing.ended_s - timing.began_s)
-            if timing.error is not None:
+            if timing.error not in (None, LEFT):
                 self._failures.labels(record.asked, timing.stage).inc()

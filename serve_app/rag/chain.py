@@ -77,6 +77,8 @@ async def _answer(gateway: Gateway, call: Call, to: _Asked, *, created: int) -> 
     with record.stage("retrieve"):
         hits = await _passages(gateway, version, query=query, plan=plan)
     record.passages = len(hits)
+    if not hits and version.no_passages == "error":
+        raise NoPassages(plan.collection)
     if not hits and version.no_passages == "refuse":
         findings = Findings(pipeline.name, query, plan, Citations((), ""))
         return refused(call, form, version=version, findings=findings, created=created)
@@ -127,10 +129,7 @@ async def _passages(gateway: Gateway, version: PipelineVersionConfig, *, query: 
         if version.no_passages == "error":
             raise
         return []
-    hits = [hit for hit in found if version.min_score is None or hit.score >= version.min_score]
-    if not hits and version.no_passages == "error":
-        raise NoPassages(plan.collection)
-    return hits
+    return [hit for hit in found if version.min_score is None or hit.score >= version.min_score]
 
 
 def _prepared(prompt: Prompt, question: str, hits: Sequence[Hit]) -> tuple[str, Citations]:

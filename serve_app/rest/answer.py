@@ -36,6 +36,7 @@ class Answer:
         self.request_id = request_id
         self.answerer = NOBODY  # who answers, as far as it is known; set by whoever handles the request
         self.is_started = False
+        self.status = 0  # what was answered
 
     async def json(self, document: object, *, status: int = 200, headers: Headers = ()) -> None:
         """Send a JSON document."""
@@ -101,11 +102,11 @@ class Answer:
             await send_chunks(self._send, reply.body)
 
     async def _bytes(self, status: int, body: Body, headers: HeaderList) -> None:
-        self.is_started = True
+        self.is_started, self.status = True, status
         await send_bytes(self._send, status, body, headers=[*headers, *self._own_headers()])
 
     async def _start(self, status: int, headers: HeaderList) -> None:
-        self.is_started = True
+        self.is_started, self.status = True, status
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self._own_headers()]})
 
     def _own_headers(self) -> HeaderList:

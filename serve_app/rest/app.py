@@ -56,12 +56,14 @@ class RestApp:
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         recorder = self._inference.recorder
         request_id = request_id_for(header(scope, b"x-request-id"))
-        record = recorder.begin("rest", request_id=request_id, traceparent=header(scope, b"traceparent"))
+        parent, state = header(scope, b"traceparent"), header(scope, b"tracestate")
+        record = recorder.begin("rest", request_id=request_id, traceparent=parent, tracestate=state)
         request = Request(scope, receive, record=record)
         answer = Answer(send, request_id, path=request.path, names_request=self._names_requests)
         try:
             await self._serve(request, answer)
         finally:
+            record.status = answer.status
             recorder.end(record)
 
     async def _serve(self, request: Request, answer: Answer) -> None:
@@ -84,7 +86,7 @@ class RestApp:
     async def _handle(self, request: Request, answer: Answer) -> None:
         route, params = self.table.match(request.method, request.path)
         request.params = params
-        request.record.endpoint = route.template
+        request.record.endpoint, request.record.method = route.template, request.method
         request.record.is_counted = not route.is_open
         if not route.is_open:
             request.caller = self._inference.authenticate(*request.credentials())

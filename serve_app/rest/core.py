@@ -10,6 +10,7 @@ from serve_app.errors import Unavailable, UnknownRoute
 from serve_app.gateway import Call
 from serve_app.inference import Inference, model_of
 from serve_app.rest.answer import Answer
+from serve_app.rest.console import ConsoleRoutes
 from serve_app.rest.http import while_connected
 from serve_app.rest.keep_alive import KeepAlive
 from serve_app.rest.openai import MODEL_CARD, anthropic_list, embeddings_body, parse_embeddings
@@ -61,6 +62,7 @@ class CoreRoutes:
             Route("GET", "/healthz", self._healthz, is_open=True, operation=HEALTHZ),
             Route("GET", "/readyz", self._readyz, is_open=True, operation=READYZ),
             Route("GET", "/admin/status", self._status, operation=STATUS),
+            *ConsoleRoutes(has_keys=lambda: self._inference.view.document.auth.is_on).routes(),
         ]
 
     async def _healthz(self, _: Request, answer: Answer) -> None:

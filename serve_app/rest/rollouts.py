@@ -102,7 +102,7 @@ class RolloutRoutes:
     async def command(self, request: Request, answer: Answer) -> None:
         """Do what the operator says; the log keeps who it was, also of what was refused."""
         self._authorize(request)
-        self._refuse_other_pages(request)
+        refuse_other_pages(self._inference, request)
         name, verb, by = request.params["name"], verb_of(request.params["verb"]), request.caller.name
         asked = f"rollout of {quoted(name)}: {verb.value} by key {by}, request {request.request_id}"
         try:
@@ -116,13 +116,14 @@ class RolloutRoutes:
     def _authorize(self, request: Request) -> None:
         self._inference.view.authorize_admin(request.caller)
 
-    def _refuse_other_pages(self, request: Request) -> None:
-        """Raise Forbidden for what a web page of another origin makes a browser send: without keys it could do anything."""
-        origin = request.header("origin")
-        if origin is None or urlsplit(origin).netloc == request.header("host"):
-            return
-        if origin not in self._inference.view.document.cors_origins:
-            raise Forbidden("a page of another origin may not command rollouts; add it to `router.cors_origins` if it may")
+
+def refuse_other_pages(inference: Inference, request: Request) -> None:
+    """Raise Forbidden for what a web page of another origin makes a browser send: without keys it could do anything."""
+    origin = request.header("origin")
+    if origin is None or urlsplit(origin).netloc == request.header("host"):
+        return
+    if origin not in inference.view.document.cors_origins:
+        raise Forbidden("a page of another origin may not command rollouts; add it to `router.cors_origins` if it may")
 
 
 def verb_of(text: str) -> Verb:

@@ -77,7 +77,7 @@ def _resumed(progress: Progress, *, now_s: float, reason: str) -> Progress:
     if progress.step < 0:
         changes["step_since_s"] = now_s  # the variant gets its time to be ready once more
     if progress.phase is Phase.HELD:
-        changes |= FORGIVEN
+        changes |= {**FORGIVEN, "tested_since_s": now_s}
     return progress.model_copy(update=changes)
 
 

@@ -15,9 +15,11 @@ from serve_app.rollout.criteria import SHORT_S
 from serve_app.rollout.document import RoutingDocument, declared_split, parts, revisions
 from serve_app.rollout.gathering import LONG_S, Gathering
 from serve_app.rollout.history import Decision, History, decision
+from serve_app.rollout.load_test_gate import read, step_of
+from serve_app.rollout.load_tests import LoadTestResult
 from serve_app.rollout.plan import ACTIVE, Declared, Move, Phase, Progress, Seen, advance, reconcile
 from serve_app.rollout.table import Split, TrafficTable
-from serve_app.rollout.verdict import Analysis, Assessment, Baselines, Verdict
+from serve_app.rollout.verdict import Analysis, Assessment, Baselines, Reading, Verdict, together
 
 logger = logging.getLogger("ray.serve")
 
@@ -50,7 +52,9 @@ class Controller:
         self.table = TrafficTable()
         self.history = History()
         self._gathering = gathering
-        self._wall = wall
+        self.wall = wall
+        self.told: Callable[[Decision], None] = lambda _: None  # of every decision
+        self.load_tests: Mapping[str, LoadTestResult] = {}  # the last result of each scenario
         self._declared: dict[str, Declared] = {}
         self._models: frozenset[str] = frozenset()
         self._sleepers: frozenset[tuple[str, str]] = frozenset()  # variants that need no replica to be ready
@@ -69,7 +73,7 @@ class Controller:
             self._drop(name)
         self._gathering.forget({(name, variant) for name, d in self._declared.items() for variant in d.split.weights})
         for name, declared in self._declared.items():
-            move = reconcile(self._progress.get(name), declared, now_s=self._wall())
+            move = reconcile(self._progress.get(name), declared, now_s=self.wall())
             if move is not None:
                 self._move(move)
         self._retable()
@@ -87,7 +91,7 @@ class Controller:
     def command(self, name: str, verb: Verb, *, by: str) -> Decision:
         """Do what an operator says, and return the record of it. Raises UnknownRollout, RolloutConflict."""
         declared = self.require(name)
-        made = self._move(obey(verb, self._progress.get(name), declared, now_s=self._wall(), by=by))
+        made = self._move(obey(verb, self._progress.get(name), declared, now_s=self.wall(), by=by))
         self._retable()
         return made
 
@@ -134,7 +138,7 @@ class Controller:
         if declared.rollout is None:
             return
         seen = self._look(name, declared.rollout, fleet, now_s=now_s)
-        progress, action = advance(self._progress[name], declared, seen, now_s=self._wall())
+        progress, action = advance(self._progress[name], declared, seen, now_s=self.wall())
         if action is None:
             self._progress[name] = progress
         else:
@@ -150,9 +154,22 @@ class Controller:
             losses = fleet.losses(*which)
             crashes = max(0, losses - self._losses.get(name, losses))
             self._losses[name] = losses
-        assessment = self._assessments[name] = self._assess(name, rollout, now_s=now_s)
+        tested = self._tested(name, rollout)
+        assessment = self._assess(name, rollout, now_s=now_s)
+        if tested is not None:
+            readings = (*assessment.readings, tested)
+            assessment = Assessment(together(readings), readings)
+        self._assessments[name] = assessment
         failure = "; ".join(r.reason for r in assessment.readings if r.verdict is Verdict.ROLL_BACK)
-        return Seen(ready, crashes, failure=failure, is_good=assessment.verdict is Verdict.PROMOTE)
+        is_tested = tested is None or tested.verdict is Verdict.PROMOTE
+        return Seen(ready, crashes, failure, is_good=assessment.verdict is Verdict.PROMOTE, is_tested=is_tested)
+
+    def _tested(self, name: str, rollout: RolloutConfig) -> Reading | None:
+        """Return what the load test says that the step needs, or None where it needs none."""
+        gate, step = rollout.gates.load_test, step_of(self._progress[name], self._declared[name])
+        if gate is None or step is None:
+            return None
+        return read(gate, self.load_tests.get(gate.scenario), step, now_s=self.wall())
 
     def _assess(self, name: str, rollout: RolloutConfig, *, now_s: float) -> Assessment:
         canary, baseline = (name, rollout.variant), (name, rollout.baseline)
@@ -187,8 +204,9 @@ class Controller:
         before = self._weights(name)
         readings = [asdict(reading) for reading in a.readings] if (a := self._assessments.get(name)) is not None else []
         self._progress[name] = progress
-        made = decision(action, progress, before=before, at_s=self._wall(), readings=readings)
+        made = decision(action, progress, before=before, at_s=self.wall(), readings=readings)
         self.history.add(made)
+        self.told(made)
         self._renew(action, name)
         logger.info("rollout of %s: %s to %s: %s", name, action, made.weights, made.reason)
         return made

@@ -26,13 +26,15 @@ from serve_app.config import (
     VectorStoresConfig,
 )
 from serve_app.config_fields import public_name
+from serve_app.config_logs import LogsConfig
 from serve_app.config_rollouts import RolloutConfig, ShadowConfig, rollout_problems, shadow_problems
 from serve_app.config_rules import refuse, share_problems, variant_units
+from serve_app.config_tracing import TracingConfig
 from serve_app.contracts import AdapterTag
 from serve_app.rollout.table import Share, Split
 
 # Changing these in place does not restart replicas, so they are no part of what a replica is made of.
-NOT_IN_ARGS = frozenset({"weight", "replicas", "autoscaling", "max_leases"})
+NOT_IN_ARGS = frozenset({"weight", "replicas", "autoscaling", "max_leases", "price_per_hour"})
 
 
 class RoutedVariant(Config):
@@ -133,6 +135,8 @@ class RoutingDocument(Config):
     balance_factor: float = Field(1.25, description="Times the mean load up to which a replica takes a prefix's requests.")
     keep_alive_s: float = Field(10.0, description="Seconds between the comments in a stream that has not begun; 0: none.")
     cors_origins: tuple[str, ...] = Field((), description="Origins whose pages may call from a browser.")
+    logs: LogsConfig = Field(default=LogsConfig(), description="What is written of requests.")
+    tracing: TracingConfig = Field(default=TracingConfig(), description="Which requests leave a trace.")
 
 
 def routing_document(config: PlatformConfig) -> RoutingDocument:
@@ -148,6 +152,8 @@ def routing_document(config: PlatformConfig) -> RoutingDocument:
         balance_factor=config.router.balance_factor,
         keep_alive_s=config.router.keep_alive_s,
         cors_origins=config.router.cors_origins,
+        logs=config.logs,
+        tracing=config.tracing,
     )
 
 

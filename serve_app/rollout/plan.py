@@ -69,6 +69,7 @@ class Progress(Config):
     step_since_s: float = Field(description="When its step, or its end, began.")
     ready_since_s: float | None = Field(None, description="When the variant's first replica was ready.")
     unready_since_s: float | None = Field(None, description="Since when it has had none.")
+    tested_since_s: float = Field(0.0, description="Load tests that began before it count for nothing.")
     crashes: int = Field(0, description="Replicas of the variant that died or failed to start.")
     reason: str = Field("", description="Why it stands where it stands.")
 
@@ -84,6 +85,7 @@ class Seen(NamedTuple):
     crashes: int  # since the last look
     failure: str = ""  # why its gates say that it must go; empty: they do not
     is_good: bool = False  # its gates say that it may go on
+    is_tested: bool = True  # no load test is waited for
 
 
 class Move(NamedTuple):
@@ -235,11 +237,8 @@ def _broken(progress: Progress, rollout: RolloutConfig, *, now_s: float) -> str:
     name = rollout.variant
     if progress.crashes > rollout.max_crashes:
         return f"{progress.crashes} replicas of {name} died or failed to start; {rollout.max_crashes} are allowed"
-    if (
-        progress.ready_since_s is None
-        and progress.phase is Phase.WAITING
-        and now_s - progress.step_since_s > rollout.ready_timeout
-    ):
+    was_ready = progress.phase is not Phase.WAITING or progress.ready_since_s is not None
+    if not was_ready and now_s - progress.step_since_s > rollout.ready_timeout:
         return f"no replica of {name} was ready within {rollout.ready_timeout:.0f} s"
     if progress.unready_since_s is not None and now_s - progress.unready_since_s > rollout.unready_timeout:
         return f"{name} had no ready replica for {rollout.unready_timeout:.0f} s"
@@ -258,7 +257,7 @@ def _may_go_on(progress: Progress, declared: Declared, seen: Seen, *, now_s: flo
         return True
     is_over = now_s - progress.step_since_s >= rollout.steps[progress.step].pause
     # Once the variant has everything there is nothing left to compare it with.
-    return is_over and (seen.is_good or progress.weight(rollout.baseline) == 0)
+    return is_over and seen.is_tested and (seen.is_good or progress.weight(rollout.baseline) == 0)
 
 
 def _passed(progress: Progress, declared: Declared) -> str:

@@ -10,7 +10,7 @@ from serve_app.rollout.criteria import SHORT_S
 from serve_app.rollout.gates import Baselines, GateTest, Look, Reading, Verdict, gates_of
 from serve_app.rollout.telemetry import VariantStats, Waiting
 
-__all__ = ["Analysis", "Assessment", "Baselines", "Reading", "Verdict", "assess"]
+__all__ = ["Analysis", "Assessment", "Baselines", "Reading", "Verdict", "assess", "together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,15 @@ class Analysis:
         readings = tuple(test.look(look) for test in self._tests)
         if look.is_over:
             self._block, self._since_s = VariantStats(), now_s
-        return Assessment(_together(readings), readings)
+        return Assessment(together(readings), readings)
 
     def state(self) -> dict[str, Any]:
         """Return the evidence as JSON, for an Analysis of the same gates. The block that is not over is left out."""
-        return {"config": self._config.model_dump(mode="json"), "gates": {t.gate.name: t.state() for t in self._tests}}
+        return {"config": self._kind(), "gates": {t.gate.name: t.state() for t in self._tests}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state; one that other gates have left, or nobody, changes nothing."""
-        if state.get("config") != self._config.model_dump(mode="json"):
+        if state.get("config") != self._kind():
             return
         fresh = [GateTest(test.gate, self._config) for test in self._tests]
         try:
@@ -69,15 +69,20 @@ class Analysis:
             return  # evidence that cannot be read is gathered again
         self._tests = fresh
 
+    def _kind(self) -> dict[str, Any]:
+        """Return what evidence depends on; a load test keeps its results elsewhere."""
+        return self._config.model_dump(mode="json", exclude={"load_test"})
+
 
 def assess(config: GatesConfig, canary: VariantStats, stable: VariantStats) -> Assessment:
     """Return what the gates say of two whole windows over the same time."""
     look = Look(canary, Waiting(), Baselines(stable, stable), fraction=1.0)
     readings = tuple(GateTest(gate, config).look(look) for gate in gates_of(config))
-    return Assessment(_together(readings), readings)
+    return Assessment(together(readings), readings)
 
 
-def _together(readings: tuple[Reading, ...]) -> Verdict:
+def together(readings: tuple[Reading, ...]) -> Verdict:
+    """Return what all gates say: one that fails decides, and all must pass."""
     said = {reading.verdict for reading in readings}
     if Verdict.ROLL_BACK in said:
         return Verdict.ROLL_BACK

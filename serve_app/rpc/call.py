@@ -59,8 +59,8 @@ class RpcCall:
         self._metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
         self._sent = dict(self._metadata)
         self.request_id = request_id_for(self._sent.get("x-request-id"))
-        traceparent = self._sent.get("traceparent")
-        self.record = inference.recorder.begin("grpc", request_id=self.request_id, traceparent=traceparent)
+        parent, state = self._sent.get("traceparent"), self._sent.get("tracestate")
+        self.record = inference.recorder.begin("grpc", request_id=self.request_id, traceparent=parent, tracestate=state)
         self.record.endpoint, self.record.is_counted = endpoint, endpoint != NONE
         self._reply: Reply | None = None
         self._headers: Headers = ()
@@ -122,11 +122,13 @@ class RpcCall:
 
     def finish(self) -> None:
         """Say with the answer's end where it came from."""
+        self.record.status = grpc.StatusCode.OK.name
         self._context.set_trailing_metadata(self._trailers())
 
     def fail(self, error: PlatformError) -> None:
         """End the call with an error."""
         self.record.fail(error)
+        self.record.status = CODE[error.kind].name
         self._context.set_code(CODE[error.kind])
         self._context.set_details(shown(error))
         details = status_of(error, self.request_id).SerializeToString()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,25 @@ _INT_OR_STRING, _PRESERVE = "x-kubernetes-int-or-string", "x-kubernetes-preserve
 def problems(manifest: Json) -> list[str]:
     """Return what an API server would say of an object of these CRDs."""
     schema = schemas()[manifest["apiVersion"], manifest["kind"]]
-    found = jsonschema.Draft7Validator(_json_schema(schema)).iter_errors(_prepared(manifest, schema))
-    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message[:300]}" for error in found]
+    prepared = _prepared(manifest, schema)
+    found = jsonschema.Draft7Validator(_json_schema(schema)).iter_errors(prepared)
+    wrong = [f"{'.'.join(map(str, error.absolute_path))}: {error.message[:300]}" for error in found]
+    return wrong + [f"{'.'.join(path)}: {problem}" for path, problem in _doubles(prepared, schema, ())]
+
+
+def _doubles(value: Any, schema: Json, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield (path, problem) of every list with two entries of the same keys, where the API takes one."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _doubles(each, schema.get("properties", {}).get(name, {}), (*path, name))
+    if isinstance(value, list):
+        names = schema.get("x-kubernetes-list-map-keys", [])
+        keys = [tuple(each.get(name) for name in names) for each in value] if names else []
+        for key, count in Counter(keys).items():
+            if count > 1:
+                yield path, f"two entries with {', '.join(names)} {', '.join(map(str, key))}"
+        for i, each in enumerate(value):
+            yield from _doubles(each, schema.get("items", {}), (*path, str(i)))
 
 
 @functools.cache

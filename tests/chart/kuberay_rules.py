@@ -9,6 +9,11 @@ from typing import Any
 Json = dict[str, Any]
 UPGRADES = ("None", "NewCluster", "NewClusterWithIncrementalUpgrade")
 REDIS = ("RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_USERNAME")
+SERVICES_SELECT = (
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/created-by",
+)  # with KubeRay's own values, which a template's labels override
+BATCH = ("ray.io/gang-scheduling-enabled", "ray.io/priority-class-name", "volcano.sh/queue-name", "kueue.x-k8s.io/queue-name")
 LABEL = re.compile(r"^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$")
 
 
@@ -44,7 +49,7 @@ def _groups(cluster: Json) -> Iterator[str]:
     if len(set(names)) != len(names):
         yield f"group names {names} repeat"
     for name, group in [("head", cluster["headGroupSpec"]), *zip(names, cluster["workerGroupSpecs"], strict=True)]:
-        yield from (f"{name}: {problem}" for problem in _parameters(group))
+        yield from (f"{name}: {problem}" for problem in (*_parameters(group), *_labels(group)))
     for name, group in zip(names, cluster["workerGroupSpecs"], strict=True):
         if not 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]:
             yield f"{name}: minReplicas, replicas and maxReplicas are not in order"
@@ -61,6 +66,14 @@ def _parameters(group: Json) -> Iterator[str]:
     if "labels" in params:
         yield "labels stand in rayStartParams"
     yield from (f"label value {value!r}" for value in group.get("labels", {}).values() if not LABEL.match(value))
+
+
+def _labels(group: Json) -> Iterator[str]:
+    labels = group["template"]["metadata"]["labels"]
+    if found := sorted(label for label in labels if label in SERVICES_SELECT or label.startswith("ray.io/")):
+        yield f"the head's Service selects by {found}, and finds no pod with other values"
+    if found := sorted(labels.keys() & set(BATCH)):
+        yield f"batch schedulers read {found} of the RayCluster, not of pods"
 
 
 def _env(cluster: Json) -> set[str]:

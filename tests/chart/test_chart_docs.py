@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from helm_python import values_from_yaml
+import yaml
+from helm_python import lint, values_from_yaml
 
 from scripts import chart_docs
 from scripts.chart_values import CHART, documented, leaves
@@ -44,6 +47,35 @@ def test_the_readmes_values_are_short_and_can_be_installed() -> None:
         "router",
     ]
     assert len(of_kind("RayService", values)) == 1
+
+
+def test_the_chart_says_what_it_is_and_nothing_that_nobody_can_check() -> None:
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    kind, _, data = about["icon"].partition(",")
+    assert kind == "data:image/svg+xml;base64"  # a picture, and no address
+    assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")  # noqa: S314  (our own)
+    assert about["annotations"]["artifacthub.io/license"] in (CHART.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert not {"home", "sources", "maintainers"} & about.keys()
+    messages = [message for message in lint(CHART, {}, namespace="ml")["messages"] if "NOTES" not in str(message)]
+    assert [message for message in messages if "icon" in str(message).lower()] == []
+
+
+@pytest.mark.parametrize("text", [README, chart_docs.page()], ids=["readme", "charts-readme"])
+def test_readmes_wait_before_they_test_and_say_what_was_never_run(text: str) -> None:
+    installed, waited, tested = (
+        text.index(words)
+        for words in (
+            "helm install manta ./helm/manta -f my-values.yaml\n",
+            "kubectl wait --for=condition=Ready rayservice/manta --timeout=30m\n",
+            "helm test manta --logs --timeout 10m\n",
+        )
+    )
+    assert installed < waited < tested
+    assert "docs/operations/install.md#what-was-run-and-what-never-was" in text
+
+
+def test_the_charts_readme_leads_to_the_table_of_upgrades() -> None:
+    assert "(../../docs/operations/upgrades.md#what-an-edit-does)" in chart_docs.page()
 
 
 def test_secrets_that_the_readme_makes_are_those_that_pods_read() -> None:

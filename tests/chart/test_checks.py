@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import yaml
+from ray._private import ray_constants
+from ray.autoscaler._private import constants as autoscaler_constants
+from ray.dashboard import consts as dashboard_constants
+from ray.scripts import scripts as ray_command
+from ray.serve._private import constants as serve_constants
 
 from scripts import values_errors
-from tests.chart.helm import Json, refusal
+from tests.chart.helm import CI_FILES, Json, files, pod_templates, refusal
+from tests.chart.operations import blocks
 
 pytestmark = pytest.mark.chart
 
@@ -137,3 +146,84 @@ def test_a_model_that_is_spread_over_hosts_of_one_group_fits() -> None:
     groups = [{"name": "cpu"}, {"name": "h100", "accelerator": "H100", "gpus": 8}]
     chat = {"name": "chat", "variants": [{**STABLE, "accelerator": "any", "engine": engine}]}
     assert refusal({**platform(models=[chat]), "workerGroups": groups}) == ""
+
+
+WORKERS = {option.name: option.default for option in ray_command.start.params}
+# What Ray 2.60 itself says that it listens on, and KubeRay's and Linux's own.
+TAKEN = {
+    "control-store": ray_constants.DEFAULT_PORT,
+    "dashboard": ray_constants.DEFAULT_DASHBOARD_PORT,
+    "agent": ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT,
+    "dashboard-metrics": dashboard_constants.DASHBOARD_METRIC_PORT,
+    "autoscaler-metrics": autoscaler_constants.AUTOSCALER_METRIC_PORT,
+    "first-worker": WORKERS["min_worker_port"],
+    "last-worker": WORKERS["max_worker_port"],
+    "haproxy-statistics": serve_constants.RAY_SERVE_HAPROXY_STATS_PORT,
+    "haproxy-metrics": serve_constants.RAY_SERVE_HAPROXY_METRICS_PORT,
+    "fallback-http": serve_constants.RAY_SERVE_FALLBACK_PROXY_HTTP_PORT,
+    "fallback-grpc": serve_constants.RAY_SERVE_FALLBACK_PROXY_GRPC_PORT,
+    "first-of-a-router": serve_constants.RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT,
+    "last-of-a-router": serve_constants.RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT,
+    "first-grpc-of-a-router": serve_constants.RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT,
+    "last-grpc-of-a-router": serve_constants.RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT,
+    "metrics": 8080,
+    "client": 10001,
+    "ephemeral": 60999,
+}
+
+
+@pytest.mark.parametrize("key", ["http", "grpc"])
+@pytest.mark.parametrize("taken", TAKEN)
+def test_a_port_that_ray_has_is_refused(taken: str, key: str) -> None:
+    assert f"ports.{key}: {TAKEN[taken]} is taken in Ray's pods by " in refusal({"ports": {key: TAKEN[taken]}})
+
+
+def test_ports_of_pods_that_the_chart_names_are_refused() -> None:
+    (head,) = (template["spec"]["containers"][0] for name, template in pod_templates().items() if name == "head")
+    ports = {port["containerPort"] for port in head["ports"] if not port["name"].startswith("serve")}
+    assert [port for port in sorted(ports) if not refusal({"ports": {"http": port}})] == []
+    assert len(ports) >= 5
+
+
+def test_both_sides_of_a_clash_are_named() -> None:
+    assert "ports.http: 8080 is taken in Ray's pods by Ray's metrics;" in refusal({"ports": {"http": 8080}})
+    assert "by Ray's worker processes (10002 to 19999);" in refusal({"ports": {"grpc": 12000}})
+    assert "ports.grpc: 8000 is the port of `ports.http` too" in refusal({"ports": {"grpc": 8000}})
+
+
+@pytest.mark.parametrize("port", [1024, 8088, 20000, 29999, 31001, 32767, 61000])
+def test_a_port_that_is_free_is_taken(port: int) -> None:
+    assert refusal({"ports": {"http": port}}) == ""
+
+
+DERIVED = platform(models=[{"name": "chat", "variants": [{**STABLE, "accelerator": "L40S", "replicas": 2}]}])
+
+
+def warnings(values: Json) -> list[str]:
+    return re.findall(r"^WARNING: (.*)$", files(values)["NOTES.txt"], re.MULTILINE)
+
+
+def test_groups_that_follow_from_models_are_told_with_what_they_may_hold() -> None:
+    (told,) = warnings(DERIVED)
+    assert told.endswith("in their order: cpu (1 to 4), gpu-l40s-1x1 (2 to 2).")
+    assert warnings({**DERIVED, "workerGroups": [{"name": "cpu"}, {"name": "l40s", "accelerator": "L40S", "gpus": 1}]}) == []
+    assert warnings({}) == []
+
+
+NGINX = "nginx.ingress.kubernetes.io"
+
+
+def test_nginx_is_told_of_large_bodies_and_long_streams() -> None:
+    ingress = {"enabled": True, "className": "nginx", "hosts": ["llm.example.org"]}
+    (both,) = warnings({"ingress": ingress})
+    assert f"refuses bodies over 1 MiB ({NGINX}/proxy-body-size), and ends streams" in both
+    annotations = {f"{NGINX}/proxy-body-size": "0", f"{NGINX}/proxy-read-timeout": "3600"}
+    assert warnings({"ingress": {**ingress, "annotations": annotations}}) == []
+    assert warnings({"ingress": {**ingress, "className": "traefik"}}) == []
+
+
+def test_the_examples_of_an_ingress_warn_of_nothing() -> None:
+    texts = [file.read_text(encoding="utf-8") for file in CI_FILES] + [block.text for block in blocks("yaml")]
+    values = [each for text in texts if (each := yaml.safe_load(text)).get("ingress")]
+    assert [told for each in values for told in warnings(each) if NGINX in told] == []
+    assert len(values) >= 2

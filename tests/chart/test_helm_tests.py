@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.chart.helm import CHART, Json, ci_values, of_kind
+from tests.chart.helm import CHART, Json, ci_values, files, objects, of_kind
 
 pytestmark = pytest.mark.chart
 
@@ -62,12 +62,65 @@ def test_there_is_a_test_for_what_the_platform_has() -> None:
 
 
 def test_each_pod_runs_a_script_that_is_there() -> None:
-    (scripts,) = [each for each in of_kind("ConfigMap") if each["metadata"]["name"] == "demo-manta-tests"]
+    (scripts,) = [each for each in of_kind("ConfigMap") if each["metadata"]["name"] == "demo-manta-test-scripts"]
     for pod in pods(RAG).values():
         command = pod["spec"]["containers"][0]["command"]
         assert command[0] == "python"
         assert command[1].removeprefix("/tests/") in scripts["data"]
         assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+        assert {"name": "tests", "configMap": {"name": scripts["metadata"]["name"]}} in pod["spec"]["volumes"]
+
+
+def test_scripts_are_a_part_of_the_release_so_that_they_go_with_it() -> None:
+    # Helm never deletes a hook at `helm uninstall`.
+    hooks = [each for each in objects(RAG) if "helm.sh/hook" in each["metadata"].get("annotations", {})]
+    assert {each["kind"] for each in hooks} == {"Pod"}
+    assert {each["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for each in hooks} == {
+        "before-hook-creation,hook-succeeded"
+    }
+
+
+INCREMENTAL: Json = {"upgrade": {"type": "NewClusterWithIncrementalUpgrade", "incremental": {"gatewayClassName": "istio"}}}
+
+
+def env(pod: Json) -> dict[str, Any]:
+    return {each["name"]: each.get("value") for each in pod["spec"]["containers"][0]["env"]}
+
+
+def test_an_incremental_upgrade_is_tested_by_its_gateway_and_not_over_grpc() -> None:
+    found = pods(INCREMENTAL)
+    assert list(found) == ["chat", "stream", "weights"]
+    assert env(found["chat"])["MANTA_URL"] == "http://demo-manta-gateway-istio"
+
+
+def test_the_address_of_the_tests_may_be_another() -> None:
+    values = {**INCREMENTAL, "tests": {"url": "http://envoy-ml.gateways"}}
+    assert {env(pod)["MANTA_URL"] for pod in pods(values).values()} == {"http://envoy-ml.gateways"}
+
+
+def notes(values: Json | None = None) -> str:
+    return files(values)["NOTES.txt"]
+
+
+def test_notes_wait_for_the_platform_before_they_test_it() -> None:
+    words = "kubectl -n ml wait --for=condition=Ready rayservice/demo-manta --timeout=30m"
+    before, _, after = notes().partition(words)
+    assert "helm -n ml test" not in before
+    assert "helm -n ml test demo --logs --timeout 360s" in after  # a minute over what a test may take
+    assert "--timeout 960s" in notes({"tests": {"timeoutSeconds": 900}})
+    assert "helm -n ml test" not in notes({"tests": {"enabled": False}})
+
+
+def test_notes_name_the_gateway_that_an_incremental_upgrade_goes_by() -> None:
+    text = notes(INCREMENTAL)
+    for words in (
+        'Gateway "demo-manta-gateway"',
+        'HTTPRoute "demo-manta-httproute"',
+        "service/demo-manta-gateway-istio 8000:80",
+        "no gRPC",
+    ):
+        assert words in text
+    assert "serve-svc" not in text
 
 
 def test_tests_know_the_platform_as_it_is_declared() -> None:

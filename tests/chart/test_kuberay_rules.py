@@ -26,6 +26,11 @@ def head_env(service: Json) -> list[Json]:
     return found
 
 
+def head_labels(service: Json) -> Json:
+    found: Json = cluster(service)["headGroupSpec"]["template"]["metadata"]["labels"]
+    return found
+
+
 BREAKS: dict[str, tuple[Edit, str]] = {
     "long-name": (lambda s: s["metadata"].update(name="a" * 48), "47 characters"),
     "digit": (lambda s: s["metadata"].update(name="1manta"), "DNS-1035"),
@@ -36,6 +41,8 @@ BREAKS: dict[str, tuple[Edit, str]] = {
     "two-groups": (lambda s: cluster(s)["workerGroupSpecs"].append(cluster(s)["workerGroupSpecs"][0]), "repeat"),
     "resources-twice": (lambda s: cluster(s)["headGroupSpec"]["rayStartParams"].update({"num-cpus": "0"}), "resources stand"),
     "lost-parameters": (lambda s: cluster(s)["workerGroupSpecs"][0].update(rayStartParams={}), "gets lost"),
+    "name-of-pods": (lambda s: head_labels(s).update({"app.kubernetes.io/name": "manta"}), "finds no pod"),
+    "gang-of-pods": (lambda s: head_labels(s).update({"volcano.sh/queue-name": "q"}), "not of pods"),
     "bounds": (lambda s: cluster(s)["workerGroupSpecs"][0].update(minReplicas=9), "not in order"),
     "redis-by-env": (lambda s: head_env(s).append({"name": "RAY_REDIS_ADDRESS", "value": "r"}), "Redis is set up by"),
     "shared-namespace": (

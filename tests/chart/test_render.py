@@ -37,6 +37,7 @@ def test_there_is_a_file_for_every_use() -> None:
         "ha",
         "locked-down",
         "keys-and-limits",
+        "kueue",
     }
 
 

@@ -14,6 +14,7 @@ from helm_python import HelmValuesError
 
 from scripts import chart_schema
 from scripts.chart_values import CHART, defaults, documented
+from serve_app import cluster
 from tests.chart.helm import CI_FILES, Json, chart, ci_values, merged
 
 pytestmark = pytest.mark.chart
@@ -100,7 +101,10 @@ def test_every_unknown_key_is_refused_by_its_name(name: str, record_property: An
 def test_only_what_others_check_is_open() -> None:
     found = set()
     for path, node in parts(SCHEMA):
-        if isinstance(node, dict) and node.get("type") == "object" and node.get("additionalProperties", True) in (True, {}):
+        is_object = isinstance(node, dict) and "object" in (
+            [kinds] if isinstance(kinds := node.get("type"), str) else kinds or ()
+        )
+        if is_object and node.get("additionalProperties", True) in (True, {}):
             found.add(".".join(str(part) for part in path if part not in ("properties", "allOf")))
     assert found <= OPEN
     assert SCHEMA["$defs"]["EngineConfig"]["properties"]["engine_args"]["additionalProperties"] == {"$ref": "#/$defs/JsonValue"}
@@ -140,6 +144,14 @@ def test_every_key_of_the_values_is_described() -> None:
 def test_a_default_can_be_removed_with_null() -> None:
     values = merged({"platform": {"auth": {"keys_file": None, "allow_anonymous": True}}})
     assert values["platform"]["auth"] == {"allow_anonymous": True}
+
+
+def test_the_proxys_clients_are_no_more_than_a_pods_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = SCHEMA["properties"]["proxy"]["properties"]["maxConnections"]
+    monkeypatch.setattr(cluster, "MOST_CONNECTIONS", 1_000_000)
+    assert 0 <= cluster.most_connections(65_536) - rule["maximum"] < 1_000  # KubeRay starts Ray after `ulimit -n 65536`
+    assert "65,536" in rule["description"]
+    assert "maximum: got 40,000, want 26,000" in refused({"proxy": {"maxConnections": 40_000}})
 
 
 def test_globals_of_a_parent_chart_are_known() -> None:

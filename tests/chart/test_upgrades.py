@@ -60,7 +60,7 @@ def test_more_replicas_than_a_group_may_have_are_told_of() -> None:
 
 
 def test_a_group_at_the_end_grows_the_cluster_and_one_before_it_replaces_it() -> None:
-    grown = {"name": "h100", "accelerator": "H100", "gpus": 1, "minReplicas": 1, "maxReplicas": 1}
+    grown = {"name": "h100", "accelerator": "H100", "gpus": 1, "minReplicas": 2, "maxReplicas": 2}
     there = [{"name": "cpu"}, {"name": "l40s", "accelerator": "L40S", "gpus": 1, "minReplicas": 2, "maxReplicas": 5}]
     old = rendered(with_set(base(), {"workerGroups": there}))
     last, first = (rendered(with_set(base(), {"workerGroups": each})) for each in ([*there, grown], [grown, *there]))

@@ -30,6 +30,7 @@ BASE: Json = {
     "scheduling": {"gang": {"enabled": True}},
     "objectStore": {"existingSecret": "s3"},
     "huggingFace": {"existingSecret": "hub"},
+    "loadTest": {"enabled": True},
 }
 INCREMENTAL: Json = {
     "upgrade": {"type": "NewClusterWithIncrementalUpgrade", "incremental": {"gatewayClassName": "istio"}},
@@ -43,6 +44,13 @@ NEEDS: dict[str, Json] = {
     "serviceAccount.name": {"serviceAccount": {"create": False}},
     "gcsFaultTolerance.enabled": {"redis": {"enabled": False}, "gcsFaultTolerance": {"redisAddress": "a:6379"}},
     "gcsFaultTolerance.key": {"gcsFaultTolerance": {"existingSecret": "redis"}},
+    "scheduling.kueueQueue": {"scheduling": {"kueueElastic": True, "gang": {"enabled": False}}},
+    "scheduling.kueueElastic": {
+        "scheduling": {"kueueQueue": "q", "gang": {"enabled": False}},
+        "autoscaler": {"enabled": False},
+    },
+    "pdb.enabled": {"cpuWorkers": {"minReplicas": 3}},
+    "pdb.maxUnavailable": {"cpuWorkers": {"minReplicas": 3}},
     "redis.enabled": {"gcsFaultTolerance": {"redisAddress": "a:6379"}},
     **{
         f"upgrade.incremental.{key}": INCREMENTAL
@@ -79,6 +87,11 @@ OTHER: dict[str, Any] = {
     "pod.containerSecurityContext": {"readOnlyRootFilesystem": False},
     "redis.resources": {"limits": {"memory": "1Gi"}},
     "autoscaler.resources": {"limits": {"memory": "2Gi"}},
+    "loadTest.hook": "test",
+    "loadTest.url": "http://other",
+    "loadTest.scenario": {"duration": "1m"},
+    "loadTest.gates": {"error_rate": 0.5},
+    "loadTest.resources": {"limits": {"memory": "1Gi"}},
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}],
     "gcsFaultTolerance.redisAddress": "other:6379",
     "objectStore.endpoint": "https://s3.example.org",
@@ -86,13 +99,17 @@ OTHER: dict[str, Any] = {
     "dashboards.labels": {"other": "1"},
     "platform.models": [{"name": "other", "variants": [{"name": "stable", "source": "org/m", "accelerator": "L40S"}]}],
     "platform.auth.keys_file": "/etc/manta/keys/other.yaml",
+    "tests.url": "http://other.example.org",
     "modelCache.mountPath": "/other",
-    "modelCache.persistence.accessModes": ["ReadWriteOnce"],
-    "data.accessModes": ["ReadWriteOnce"],
+    "modelCache.persistence.accessModes": ["ReadWriteMany", "ReadOnlyMany"],
+    "data.accessModes": ["ReadWriteMany", "ReadOnlyMany"],
     "data.mountPath": "/other",
     "apiKeys.mountPath": "/other",
     "gpuWorkers.resourceName": "amd.com/gpu",
     "prometheusRule.errorRatio": 0.5,
+    "prometheusRule.limitsRatio": 0.5,
+    "prometheusRule.kvCacheRatio": 0.5,
+    "prometheusRule.emptyRatio": 0.6,
 }
 QUANTITIES = ("memory", "sharedMemory", "size", "sizeLimit")
 

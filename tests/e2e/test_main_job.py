@@ -17,6 +17,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from serve_app.commands.demo import QUESTIONS
 from tests.e2e.conftest import MainJob
+from tests.e2e.metrics_port import metrics_port, scrape, total
 from tests.e2e.replica_port import internal_token, replica_client, replica_process, replica_url, vllm_gauge, vllm_running
 
 # The first test pays for the start: engine, documents and all.
@@ -150,6 +151,40 @@ def test_the_policy_sees_the_queue_that_vllm_sees(main_job: MainJob) -> None:
 
             wait_until(agree, within_s=120.0, what=seen)
         wait_until(lambda: decided(main_job)["waiting"] == vllm_gauge(vllm, "num_requests_waiting") == 0, within_s=30.0)
+
+
+def test_rays_metrics_port_shows_every_part_of_the_platform_and_the_engines_own_metrics(
+    main_job: MainJob, client: openai.OpenAI
+) -> None:
+    chat = {"model": "chat", "variant": "stable"}
+    own = {"model_name": "chat", **chat}
+    at_least: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def wants(name: str, least: float, **labels: str) -> None:
+        at_least[name, tuple(labels.items())] = least
+
+    client.chat.completions.create(model="chat", messages=HELLO, max_tokens=4)
+    wants("ray_manta_requests_total", 1, model="chat", outcome="ok")
+    wants("ray_manta_request_seconds_bucket", 1, model="chat", le="+Inf")
+    wants("ray_manta_replicas_count", 1, **chat, state="ready")
+    for name in ("queue_depth_count", "running_requests_count", "kv_cache_usage_ratio"):
+        wants(f"ray_manta_{name}", 0, **chat)
+    wants("ray_manta_searches_total", len(QUESTIONS), outcome="hits")
+    wants("ray_manta_search_seconds_count", len(QUESTIONS))
+    wants("ray_manta_embedded_texts_total", 5_000, model="minilm")
+    wants("ray_vllm_generation_tokens_total", 4, **own)
+    wants("ray_vllm_time_to_first_token_seconds_bucket", 1, **own, le="+Inf")
+    wants("ray_vllm_num_requests_running", 0, **own)
+    port = metrics_port(main_job.process.pid)
+    missing: list[object] = []
+
+    def is_shown() -> bool:
+        text = scrape(port)
+        found = {key: total(text, key[0], **dict(key[1])) for key in at_least}
+        missing[:] = [(key, value) for key, value in found.items() if value is None or value < at_least[key]]
+        return not missing
+
+    wait_until(is_shown, within_s=90.0, what=missing)
 
 
 def decided(main_job: MainJob) -> dict[str, Any]:

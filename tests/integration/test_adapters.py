@@ -14,7 +14,7 @@ import pytest
 from benchmarks.canary_switch.switch import replica_pids
 from tests.integration.platform import Platform, simulated
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 REPLICAS = 3
 ENGINE = {

@@ -21,7 +21,7 @@ STREAM_S = float(os.environ.get("MANTA_LONG_STREAM_S", "60"))
 S_PER_TOKEN = 0.5
 STREAMS = 20
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(STREAM_S + 600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(STREAM_S + 600)]
 
 
 def changes() -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@
 {{- $_ := set $deployment "name" "LLM" -}}
 {{- $_ := set $deployment "max_ongoing_requests" 100000 -}}
 {{- $_ := set $deployment "graceful_shutdown_timeout_s" (dig "drain_timeout_s" 600 $variant) -}}
-{{- $args := dict "model" $model "config" (omit $variant "weight" "replicas" "autoscaling" "max_leases") -}}
+{{- $args := dict "model" $model "config" (omit $variant "weight" "replicas" "autoscaling" "max_leases" "price_per_hour") -}}
 {{- include "manta.app" (list (printf "llm.%s.%s" $model $variant.name) "build_llm" $args $deployment) -}}
 {{- end -}}
 

@@ -2,7 +2,7 @@
 
 {{- define "manta.checks" -}}
 {{- $checks := list "manta.check.names" "manta.check.models" "manta.check.pipelines" "manta.check.bounds" "manta.check.files" -}}
-{{- $checks = concat $checks (list "manta.check.access" "manta.check.storage" "manta.check.groups" "manta.check.cluster") -}}
+{{- $checks = concat $checks (list "manta.check.access" "manta.check.storage" "manta.check.tracing" "manta.check.pods" "manta.check.groups" "manta.check.cluster") -}}
 {{- $lines := list -}}
 {{- range $checks -}}
 {{- range splitList "\n" (include . $) -}}
@@ -36,7 +36,13 @@
 {{- $groups = append $groups .name -}}
 {{- end }}
 {{ include "manta.check.repeated" (list "workerGroups: names" $groups) }}
+{{- if or (has "head" $groups) (has "headgroup" $groups) }}
+workerGroups: "{{ has "head" $groups | ternary "head" "headgroup" }}" is what the chart or KubeRay calls the head; give the group another name
+{{- end }}
 {{- $name := include "manta.fullname" . }}
+{{- if has $name (list "y" "n" "yes" "no" "on" "off" "true" "false" "null") }}
+release name: YAML takes "{{ $name }}" for something else than text; set another fullnameOverride
+{{- end }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
 release name: "{{ $name }}" must start with a letter and hold only a-z, 0-9 and "-", because KubeRay makes host names of it; set fullnameOverride
 {{- end }}
@@ -121,7 +127,7 @@ release name: "{{ $name }}" must start with a letter and hold only a-z, 0-9 and 
 {{- $at := printf "%s.versions[%d]" $path $v }}
 {{ include "manta.check.known" (list (printf "%s.model" $at) "model" $version.model $models) }}
 {{ include "manta.check.known" (list (printf "%s.embedder" $at) "embedder" $version.embedder $embedders) }}
-{{- with dig "condense" "model" "" $version }}
+{{- with dig "model" "" ($version.condense | default dict) }}
 {{ include "manta.check.known" (list (printf "%s.condense.model" $at) "model" . $models) }}
 {{- end }}
 {{- end }}

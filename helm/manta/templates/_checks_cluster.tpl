@@ -42,7 +42,7 @@ cpuWorkers.minReplicas: minReplicas {{ .Values.cpuWorkers.minReplicas }} is over
 {{- if regexMatch "^(\\.\\.?/|~)" $variant.source }}
 {{ $path }}.source: "{{ $variant.source }}" is a relative folder, and {{ $fix }}
 {{- end }}
-{{- $template := dig "engine" "chat_template" "" $variant }}
+{{- $template := dig "engine" "chat_template" "" $variant | default "" }}
 {{- if and (regexMatch "\\.(jinja|jinja2|j2)$" $template) (not (contains "\n" $template)) }}
 {{ $path }}.engine.chat_template: "{{ $template }}" is a file; write the template's text (helm install --set-file reads it from a file)
 {{- end }}
@@ -75,13 +75,33 @@ platform.auth.keys[{{ $k }}].hash: expected `sha256:<salt>:<digest>` as `manta k
 {{- $file := default "" $auth.keys_file }}
 {{- if and (hasPrefix .Values.apiKeys.mountPath $file) (not .Values.apiKeys.existingSecret) }}
 apiKeys.existingSecret: `platform.auth.keys_file` is {{ $file }}, which this Secret holds; name it, or remove the file with `keys_file: null`
-{{- end }}
-{{- if and $file (not (hasPrefix "/" $file)) }}
+{{- else if and $file (not (hasPrefix "/" $file)) }}
 platform.auth.keys_file: "{{ $file }}" must be an absolute path of a mounted Secret, such as {{ .Values.apiKeys.mountPath }}/keys.yaml
+{{- else if and $file (not (include "manta.isMounted" (list . $file))) }}
+platform.auth.keys_file: no volume of the pods has "{{ $file }}", and Routers do not start without it; put it below `apiKeys.mountPath` ({{ .Values.apiKeys.mountPath }}), or mount it by `pod.volumes` and `pod.volumeMounts`
 {{- end }}
 {{- if and .Values.tests.enabled (include "manta.hasKeys" .Values.platform) (not .Values.tests.apiKey.existingSecret) }}
 tests.apiKey.existingSecret: callers need a key, so `helm test` needs one too; name a Secret that holds it, or set `tests.enabled: false`
 {{- end }}
+{{- with .Values.loadTest }}
+{{- if and .enabled (include "manta.hasKeys" $.Values.platform) (not .apiKey.existingSecret) }}
+loadTest.apiKey.existingSecret: callers need a key, so the load test needs one with `admin: true` too; name a Secret that holds it
+{{- end }}
+{{- if and .enabled (le (int .timeoutSeconds) (add (int .settleSeconds) (int .waitSeconds) | int)) }}
+loadTest.timeoutSeconds: {{ .timeoutSeconds | int }} leave no time for the run: `settleSeconds` and `waitSeconds` are {{ add (int .settleSeconds) (int .waitSeconds) }} together
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* `manta validate` says the same; here it would come from a Rollouts that does not start. */}}
+{{- define "manta.check.tracing" -}}
+{{- with .Values.platform.tracing -}}
+{{- if and .enabled (not .endpoint) }}
+platform.tracing.endpoint: needs the URL of an OTLP receiver, such as http://otel-collector:4318, where `enabled` is true
+{{- else if and .endpoint (not (regexMatch "^https?://[^/?#]" .endpoint)) }}
+platform.tracing.endpoint: must begin with http:// or https://, such as http://otel-collector:4318
+{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{/* Replicas on several nodes share collections: a folder must be on the shared volume. */}}
@@ -111,13 +131,15 @@ platform.{{ .path }}: one replica takes {{ .cpus }} CPU on one node, and the lar
 {{- end }}
 {{- end }}
 {{- if .Values.workerGroups }}
+{{- $told := "" }}
 {{- range $m, $model := .Values.platform.models }}
 {{- range $v, $variant := $model.variants }}
 {{- if $variant.accelerator }}
-{{ include "manta.check.fit" (list (printf "platform.models[%d].variants[%d]" $m $v) $variant $groups) }}
+{{- $told = print $told (include "manta.check.fit" (list (printf "platform.models[%d].variants[%d]" $m $v) $variant $groups)) }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{ $told | trim | default (include "manta.check.room" .) }}
 {{- end }}
 {{- end -}}
 
@@ -145,6 +167,7 @@ platform.{{ .path }}: one replica takes {{ .cpus }} CPU on one node, and the lar
 
 {{- define "manta.check.cluster" -}}
 {{- $v := .Values -}}
+{{ include "manta.check.ports" $v.ports }}
 {{- range $key, $image := dict "image.cpu" $v.image.cpu "image.gpu" $v.image.gpu "redis.image" $v.redis.image }}
 {{- if and (eq $image.tag "latest") (not $image.digest) }}
 {{ $key }}.tag: `latest` is another image tomorrow; name a version, or a digest

@@ -16,6 +16,35 @@ spec:
     - {name: serve-grpc, port: {{ .Values.ports.grpc | int }}, targetPort: {{ .Values.ports.grpc | int }}, appProtocol: kubernetes.io/h2c}
 {{- end -}}
 
+{{/* What batch schedulers look for. KubeRay copies labels of a RayService to its RayClusters, and from there to pods where it has to. */}}
+{{- define "manta.schedulingLabels" -}}
+{{- $labels := dict -}}
+{{- with .kueueQueue -}}
+{{- $_ := set $labels "kueue.x-k8s.io/queue-name" . -}}
+{{- end -}}
+{{- if .gang.enabled -}}
+{{- $_ := set $labels "ray.io/gang-scheduling-enabled" "true" -}}
+{{- with .gang.priorityClassName -}}
+{{- $_ := set $labels "ray.io/priority-class-name" . -}}
+{{- end -}}
+{{- with .gang.volcanoQueue -}}
+{{- $_ := set $labels "volcano.sh/queue-name" . -}}
+{{- end -}}
+{{- end -}}
+{{- if $labels -}}
+{{- toYaml $labels -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Annotations of the RayService. */}}
+{{- define "manta.annotations" -}}
+{{- $annotations := deepCopy (default dict .Values.annotations) -}}
+{{- if and .Values.scheduling.kueueQueue .Values.scheduling.kueueElastic -}}
+{{- $_ := set $annotations "kueue.x-k8s.io/elastic-job" "true" -}}
+{{- end -}}
+{{- toYaml $annotations -}}
+{{- end -}}
+
 {{- define "manta.autoscaler" -}}
 {{- with .Values.autoscaler -}}
 {{- if .enabled -}}
@@ -55,7 +84,7 @@ gcsFaultToleranceOptions:
   {{- if $secret.existingSecret }}
   redisPassword:
     valueFrom:
-      secretKeyRef: {name: {{ $secret.existingSecret }}, key: {{ $secret.key }}}
+      secretKeyRef: {name: {{ $secret.existingSecret | quote }}, key: {{ $secret.key | quote }}}
   {{- end }}
 {{- end -}}
 {{- end -}}
@@ -72,7 +101,7 @@ node, but the autoscaler must know it before. */}}
 {{- if $group.accelerator -}}
 {{- $_ := set $resources (printf "accelerator_type:%s" $group.accelerator) "1" -}}
 {{- end -}}
-- groupName: {{ $group.name }}
+- groupName: {{ $group.name | quote }}
   replicas: {{ ternary $group.minReplicas $group.maxReplicas $root.Values.autoscaler.enabled | int }}
   minReplicas: {{ $group.minReplicas | int }}
   maxReplicas: {{ $group.maxReplicas | int }}
@@ -81,7 +110,8 @@ node, but the autoscaler must know it before. */}}
   idleTimeoutSeconds: {{ $group.idleTimeoutSeconds | int }}
   {{- end }}
   rayStartParams:
-    # KubeRay's own default. An empty map would be dropped on the way to the RayCluster, and its operator writes into it.
+    object-store-memory: {{ include "manta.objectStoreBytes" $group.sharedMemory | quote }}
+    # KubeRay's own default.
     metrics-export-port: "8080"
   resources:
     {{- toYaml $resources | nindent 4 }}

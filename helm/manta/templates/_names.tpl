@@ -19,14 +19,21 @@
 {{- printf "%s-%s" (include "manta.fullname" (index . 0) | trunc (sub 62 (len $suffix) | int) | trimSuffix "-") $suffix -}}
 {{- end -}}
 
-{{/* Labels that never change: selectors and Ray's pods have these and no others, or an upgrade of the chart would be one of the cluster. */}}
+{{/* Labels that never change, for selectors. In quotes: YAML takes a release `on` or `2026` for something else than text. */}}
 {{- define "manta.selectorLabels" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "manta.partOf" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" | quote }}
 {{- end -}}
 
+{{- define "manta.partOf" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Labels of Ray's pods, and selectors of them. They never change: else an upgrade of the chart would be one of the cluster. Not among
+them: app.kubernetes.io/name and created-by. KubeRay's Services select by its own values of these, and a pod template's labels win. */}}
 {{- define "manta.rayLabels" -}}
-{{ include "manta.selectorLabels" . }}
+app.kubernetes.io/part-of: {{ include "manta.partOf" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" | quote }}
 app.kubernetes.io/component: ray
 {{- end -}}
 
@@ -42,12 +49,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- printf "%s-serve-svc" (include "manta.fullname" .) -}}
 {{- end -}}
 
-{{/* An image's address. Takes (list $ image) where image has repository, tag and digest. */}}
+{{/* An image's address. Takes (list $ image) where image has repository, tag and digest. A repository with a registry of its own has that:
+its first part is a host, with a dot or a port. */}}
 {{- define "manta.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
-{{- $registry := default $root.Values.image.registry $root.Values.global.imageRegistry -}}
-{{- $address := ternary (printf "%s/%s" $registry $image.repository) $image.repository (ne $registry "") -}}
+{{- $registry := default "" (default $root.Values.image.registry $root.Values.global.imageRegistry) -}}
+{{- $hasOwn := regexMatch "^([^/]*[.:][^/]*|localhost)/" $image.repository -}}
+{{- $address := ternary (printf "%s/%s" $registry $image.repository) $image.repository (and (not $hasOwn) (ne $registry "")) -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $address $image.digest -}}
 {{- else -}}
@@ -58,7 +67,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* Secrets that images are pulled with, as a list of references. */}}
 {{- define "manta.pullSecrets" -}}
 {{- $names := list -}}
-{{- range concat .Values.global.imagePullSecrets .Values.image.pullSecrets -}}
+{{- range concat (default list .Values.global.imagePullSecrets) (default list .Values.image.pullSecrets) -}}
 {{- $names = append $names (dict "name" .) -}}
 {{- end -}}
 {{- toYaml $names -}}

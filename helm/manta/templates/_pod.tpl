@@ -10,11 +10,8 @@ come in here, and nothing that changes with the chart's version: either would bu
 metadata:
   labels:
     {{- include "manta.rayLabels" $root | nindent 4 }}
-    {{- with omit $values.pod.labels "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" }}
+    {{- with $values.pod.labels }}
     {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- with include "manta.gangLabels" $root }}
-    {{- . | nindent 4 }}
     {{- end }}
   {{- with $values.pod.annotations }}
   annotations:
@@ -61,7 +58,7 @@ spec:
       ports:
         {{- include "manta.containerPorts" (list $root $isHead) | nindent 8 }}
       env:
-        {{- include "manta.env" $root | nindent 8 }}
+        {{- include "manta.env" (list $root $isHead) | nindent 8 }}
       resources:
         {{- include "manta.resources" (list $root $node) | nindent 8 }}
       volumeMounts:
@@ -71,7 +68,8 @@ spec:
 {{- end -}}
 
 {{- define "manta.containerPorts" -}}
-{{- $ports := (index . 0).Values.ports -}}
+{{- $values := (index . 0).Values -}}
+{{- $ports := $values.ports -}}
 - {name: serve, containerPort: {{ $ports.http | int }}}
 - {name: serve-grpc, containerPort: {{ $ports.grpc | int }}}
 - {name: metrics, containerPort: 8080}
@@ -79,7 +77,9 @@ spec:
 - {name: gcs-server, containerPort: 6379}
 - {name: dashboard, containerPort: 8265}
 - {name: client, containerPort: 10001}
+{{- if $values.autoscaler.enabled }}
 - {name: as-metrics, containerPort: 44217}
+{{- end }}
 - {name: dash-metrics, containerPort: 44227}
 {{- end }}
 {{- end -}}
@@ -99,16 +99,16 @@ spec:
 {{- toYaml (dict "requests" $requests "limits" $limits) -}}
 {{- end -}}
 
-{{- define "manta.gangLabels" -}}
-{{- with .Values.scheduling.gang -}}
-{{- if .enabled -}}
-ray.io/gang-scheduling-enabled: "true"
-{{- if .priorityClassName }}
-ray.io/priority-class-name: {{ .priorityClassName }}
-{{- end }}
-{{- if .volcanoQueue }}
-volcano.sh/queue-name: {{ .volcanoQueue }}
-{{- end }}
+{{/* Ray's object store, in bytes: half of the shared memory, so that ranks of a replica have the other half. Ray itself would take 30 % of
+the pod's memory; where that is more than /dev/shm has, it puts objects on the disk (/tmp). */}}
+{{- define "manta.objectStoreBytes" -}}
+{{- divf (include "manta.bytes" .) 2 | floor | int64 -}}
 {{- end -}}
-{{- end -}}
+
+{{/* A quantity of Kubernetes, such as 1.5Gi, in bytes. */}}
+{{- define "manta.bytes" -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 -}}
+{{- $units = merge $units (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- mulf $number (get $units (trimPrefix $number .)) | floor | int64 -}}
 {{- end -}}

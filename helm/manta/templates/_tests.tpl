@@ -1,3 +1,22 @@
+{{/* Whether KubeRay moves traffic by a Gateway of its own. */}}
+{{- define "manta.isIncremental" -}}
+{{- if eq .Values.upgrade.type "NewClusterWithIncrementalUpgrade" -}}true{{- end -}}
+{{- end -}}
+
+{{/* The Service of KubeRay's Gateway, port 80: named as the Gateway API recommends (GEP-1762), and as Istio does. */}}
+{{- define "manta.gatewayService" -}}
+{{- printf "%s-gateway-%s" (include "manta.fullname" .) .Values.upgrade.incremental.gatewayClassName -}}
+{{- end -}}
+
+{{/* Where the REST API is inside the cluster. While an incremental upgrade runs, `<name>-serve-svc` may have no pod behind it. */}}
+{{- define "manta.apiUrl" -}}
+{{- if include "manta.isIncremental" . -}}
+{{- printf "http://%s" (include "manta.gatewayService" .) -}}
+{{- else -}}
+{{- printf "http://%s:%d" (include "manta.serveService" .) (int .Values.ports.http) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What `helm test` is told: addresses, names, a key, and weights as declared. */}}
 {{- define "manta.testEnv" -}}
 {{- $p := .Values.platform -}}
@@ -11,7 +30,7 @@
 {{- $_ := set $weights $part.name $split -}}
 {{- end -}}
 - {name: HOME, value: /tmp}
-- {name: MANTA_URL, value: {{ printf "http://%s:%d" $service (int .Values.ports.http) | quote }}}
+- {name: MANTA_URL, value: {{ default (include "manta.apiUrl" .) .Values.tests.url | quote }}}
 - {name: MANTA_GRPC, value: {{ printf "%s:%d" $service (int .Values.ports.grpc) | quote }}}
 - {name: MANTA_TEST_SECONDS, value: {{ sub (int .Values.tests.timeoutSeconds) 20 | quote }}}
 - {name: MANTA_TEST_MODELS, value: {{ include "manta.namesOf" $p.models | splitList " " | compact | toJson | quote }}}

@@ -61,7 +61,8 @@ def target() -> Iterator[Target]:
 @contextlib.contextmanager
 def loopback() -> Iterator[Target]:
     """Yield the loopback API with its operator and kubelet, and a real Ray on this machine."""
-    http_port, grpc_port = free_ports(2)
+    # The chart refuses ports that Ray's workers may have.
+    http_port, grpc_port = [port for port in free_ports(64) if port >= 20_000][:2]
     values = {"ports": {"http": http_port, "grpc": grpc_port}}
     with contextlib.ExitStack() as stack:
         ray = stack.enter_context(LocalCluster(num_cpus=6))

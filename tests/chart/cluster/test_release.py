@@ -216,6 +216,4 @@ def _is_observed(service: dict[str, Any]) -> bool:
 def test_uninstalling_leaves_nothing_behind(installation: Installation) -> None:
     store = local_of(installation).api.store
     installation.target.config.uninstall(RELEASE)
-    assert {kind.name: [each["metadata"]["name"] for each in found] for kind in KINDS if (found := store.objects(kind))} == {
-        "ConfigMap": ["demo-manta-tests"]
-    }
+    assert {kind.name: [each["metadata"]["name"] for each in found] for kind in KINDS if (found := store.objects(kind))} == {}

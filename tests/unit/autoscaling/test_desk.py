@@ -571,7 +571,7 @@ def test_decisions_are_published_when_there_is_a_new_one() -> None:
     assert (app, shown.pop("reason").split(";")[0]) == (CHAT, "enough")
     assert shown == {
         "target": 2, "wanted": 2, "granted": None, "ready": 2, "waiting": 2.0, "held": 0.0, "running": 4.01, "slots": 16.0,
-        "startup_s": 60.0, "at": 500001000.0,
+        "startup_s": 60.0, "decided": {"hold": 1}, "at": 500001000.0,
     }  # fmt: skip
     platform.decide(CHAT, 2)
     platform.desk.feed.look()
@@ -579,6 +579,22 @@ def test_decisions_are_published_when_there_is_a_new_one() -> None:
     platform.look(CHAT, 2)
     platform.desk.feed.look()
     assert DECISIONS in platform.store.values
+
+
+def test_decisions_are_counted_by_direction() -> None:
+    platform = Platform({"a": llm(AutoscalingConfig(min_replicas=2, max_replicas=4))})
+    for target in (1, 2, 2, 5):
+        platform.look("a", target)
+    platform.desk.feed.look()
+    assert json.loads(platform.store.values[DECISIONS])["a"]["decided"] == {"up": 1, "hold": 2, "down": 1}
+
+
+def test_a_wake_that_serve_makes_by_itself_counts_as_up() -> None:
+    platform = Platform({"a": llm(SLEEPY)})
+    assert [platform.look("a", target) for target in (0, 0)] == [0, 0]
+    assert [platform.look("a", target) for target in (1, 1)] == [1, 1]  # as Serve answers the first request
+    platform.desk.feed.look()
+    assert json.loads(platform.store.values[DECISIONS])["a"]["decided"] == {"hold": 4, "up": 1}
 
 
 def test_what_a_budget_grants_is_published_where_it_is_fewer_than_wanted() -> None:

@@ -10,7 +10,7 @@ from deployments.embedder import UNHEALTHY_AFTER, EmbedBatch, Embedder, EmbedOne
 from serve_app.config import EmbedderConfig
 from serve_app.contracts import EmbeddingFingerprint
 from serve_app.errors import BadRequest
-from tests.unit.serve_app.fakes import turns
+from tests.unit.serve_app.fakes import FakeClock, turns
 
 CONFIG = EmbedderConfig(name="fake", source="org/fake", max_batch_size=4)
 
@@ -196,3 +196,31 @@ def test_a_model_that_cannot_load_fails_the_constructor() -> None:
 
     with pytest.raises(BadRequest, match="no model there"):
         Embedder(CONFIG, load, batch=join_what_waits)
+
+
+async def test_forward_passes_are_timed_and_their_texts_counted() -> None:
+    clock = FakeClock()
+
+    class SlowEncoder(LengthEncoder):
+        def encode(self, texts: Sequence[str]) -> list[list[float]]:
+            clock.now_s += 0.5
+            return super().encode(texts)
+
+    stage = Embedder(CONFIG, lambda _: SlowEncoder(), batch=join_what_waits, clock=clock)
+    await stage.embed(["a"] * 6)
+    assert measured(stage) == (6, 2, 1.0)
+
+
+async def test_a_pass_that_fails_has_embedded_nothing() -> None:
+    encoder = LengthEncoder()
+    encoder.is_broken = True
+    stage = embedder(encoder)
+    with pytest.raises(RuntimeError, match="device lost"):
+        await stage.embed(["a"])
+    assert measured(stage) == (0, 0, 0)
+
+
+def measured(stage: Embedder) -> tuple[float | None, ...]:
+    """Return texts, passes and their seconds."""
+    names = ("manta_embedded_texts_total", "manta_embed_seconds_count", "manta_embed_seconds_sum")
+    return tuple(stage.registry.get_sample_value(name, {"model": "fake"}) for name in names)

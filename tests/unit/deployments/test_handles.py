@@ -21,6 +21,8 @@ ANSWERS: dict[str, Any] = {
     "search": HITS,
     "watch": snapshot(),
     "scaling": {"apps": []},
+    "load_tests": [{"by": "ci"}],
+    "publish_load_test": {"by": "ci"},
 }
 
 
@@ -67,6 +69,16 @@ async def test_the_directory_is_rollouts(serve: FakeServe) -> None:
 async def test_rollouts_tells_how_scaling_stands(serve: FakeServe) -> None:
     assert await HandleRollouts("rollouts").scaling() == {"apps": []}
     assert serve.calls == [("rollouts", "Rollouts", "scaling")]
+
+
+async def test_rollouts_takes_and_lists_load_tests(serve: FakeServe) -> None:
+    rollouts = HandleRollouts("rollouts")
+    assert await rollouts.publish_load_test({"scenario": "smoke"}, by="ci") == {"by": "ci"}
+    assert await rollouts.load_tests() == [{"by": "ci"}]
+    assert serve.calls == [
+        ("rollouts", "Rollouts", "publish_load_test", {"scenario": "smoke"}, "ci"),
+        ("rollouts", "Rollouts", "load_tests"),
+    ]
 
 
 async def test_embedders_are_found_by_name_and_kept(serve: FakeServe) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -10,7 +10,7 @@ from deployments.retriever import CHECK_EVERY_S, Retriever
 from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, SearchQuery, Vector
 from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
 from serve_app.filters import Comparison, Filter, Scalar
-from tests.unit.serve_app.fakes import turns
+from tests.unit.serve_app.fakes import FakeClock, turns
 
 PRINT = EmbeddingFingerprint("org/fake", dimension=1, normalized=True)
 HIT = Hit(Chunk("d#0", "d", 0, title="D", headings=(), text="t", start=0, end=1), 1.0)
@@ -38,6 +38,8 @@ class FakeStore:
     described: int = 0
     filters: Filter | None = None
     searches: list[tuple[str, Vector, str, int]] = field(default_factory=list)
+    hits: list[Hit] = field(default_factory=lambda: [HIT])
+    on_search: Callable[[], None] = lambda: None
     may_find: asyncio.Event | None = None
 
     async def describe(self, collection: str) -> CollectionInfo | None:
@@ -56,7 +58,8 @@ class FakeStore:
         self.searches.append((collection, vector, text, top_k))
         if self.may_find is not None:
             await self.may_find.wait()
-        return [HIT]
+        self.on_search()
+        return self.hits
 
     async def create(self, collection: str, fingerprint: EmbeddingFingerprint) -> None: ...
     async def documents(self, collection: str) -> Mapping[str, str]:
@@ -73,10 +76,8 @@ def info(fingerprint: EmbeddingFingerprint = PRINT, chunks: int = 9) -> Collecti
     return CollectionInfo("docs", fingerprint, chunks=chunks, documents=1)
 
 
-def retriever(store: FakeStore, *, delay_s: float = 0.0, now: Sequence[float] = (0.0,)) -> Retriever:
-    times = iter([*now, *[now[-1]] * 100])
-    embedders = {"fake": FakeEmbedder(delay_s)}
-    return Retriever([("fake", "docs")], store, embedders=embedders, clock=lambda: next(times))
+def retriever(store: FakeStore, *, delay_s: float = 0.0, clock: FakeClock | None = None) -> Retriever:
+    return Retriever([("fake", "docs")], store, embedders={"fake": FakeEmbedder(delay_s)}, clock=clock or FakeClock())
 
 
 async def test_the_question_is_embedded_and_searched() -> None:
@@ -116,9 +117,11 @@ async def test_verify_accepts_what_may_still_be_filled(stored: CollectionInfo | 
 
 async def test_the_fingerprint_is_checked_again_only_after_a_while() -> None:
     store = FakeStore(info())
-    stage = retriever(store, now=[0.0, 1.0, CHECK_EVERY_S])
+    clock = FakeClock()
+    stage = retriever(store, clock=clock)
     counts = []
-    for _ in range(3):
+    for after_s in (0.0, CHECK_EVERY_S - 1, 1.0):
+        clock.now_s += after_s
         await stage.search(QUERY)
         counts.append(store.described)
     assert counts == [1, 1, 2]
@@ -205,3 +208,62 @@ async def test_a_search_that_fails_in_the_store_gives_its_place_back(monkeypatch
     with pytest.raises(OSError, match="store away"):
         await stage.search(QUERY)
     assert await load(stage) == (0, 0, 2, 1)
+
+
+def passes(clock: FakeClock, seconds: float) -> None:
+    clock.now_s += seconds
+
+
+def outcomes(stage: Retriever) -> dict[str, float]:
+    found = {
+        name: stage.registry.get_sample_value("manta_searches_total", {"outcome": name})
+        for name in ("hits", "nothing", "error")
+    }
+    return {name: count for name, count in found.items() if count is not None}
+
+
+async def test_searches_are_counted_by_what_they_found() -> None:
+    store = FakeStore(info())
+    stage = retriever(store)
+    await stage.search(QUERY)
+    store.hits = []
+    await stage.search(QUERY)
+    for refused in (replace(QUERY, budget_s=0.0), replace(QUERY, embedder="nobody")):
+        with pytest.raises((DeadlineExceeded, UnknownModel)):
+            await stage.search(refused)
+    assert outcomes(stage) == {"hits": 1, "nothing": 1, "error": 2}
+
+
+async def test_a_search_whose_caller_left_is_no_error() -> None:
+    store = FakeStore(info(), may_find=asyncio.Event())
+    stage = retriever(store)
+    search = asyncio.create_task(stage.search(QUERY))
+    await turns()
+    search.cancel()
+    await asyncio.wait([search])
+    assert outcomes(stage) == {}
+
+
+async def test_the_stores_time_is_measured_without_the_embedders_and_the_wait_for_a_place() -> None:
+    clock = FakeClock()
+
+    class SlowEmbedder(FakeEmbedder):
+        async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+            passes(clock, 8.0)
+            return await super().embed(texts)
+
+    store = FakeStore(info(), on_search=lambda: passes(clock, 0.25))
+    stage = Retriever([], store, embedders={"fake": SlowEmbedder()}, max_concurrent_searches=1, clock=clock)
+    await asyncio.gather(*(stage.search(QUERY) for _ in range(3)))
+    read = stage.registry.get_sample_value
+    assert (read("manta_search_seconds_count"), read("manta_search_seconds_sum")) == (3, 0.75)
+
+
+async def test_a_search_that_fails_has_no_time() -> None:
+    def fail() -> None:
+        raise OSError("store away")
+
+    stage = retriever(FakeStore(info(), on_search=fail))
+    with pytest.raises(OSError, match="store away"):
+        await stage.search(QUERY)
+    assert (stage.registry.get_sample_value("manta_search_seconds_count"), outcomes(stage)) == (0, {"error": 1})

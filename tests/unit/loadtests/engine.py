@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 PIECE = b'data: {"choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
 
@@ -16,6 +16,8 @@ class _Handler(BaseHTTPRequestHandler):
     canary_fails = False
     asked = 0
     status = 200
+    published: ClassVar[list[Any]] = []  # results of load tests
+    takes_results = True
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
@@ -23,15 +25,20 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/admin/status":
             replicas = {"ready": 1}
             variants = [
-                {"name": name, "weight": weight, "queue_depth": 0, "running": 1, "replicas": replicas}
+                {"name": name, "weight": weight, "queue_depth": 0, "running": 1, "replicas": replicas, "revision": name}
                 for name, weight in (("stable", 50), ("canary", 50))
             ]
-            self._answer(200, {"waiting_in_router": 0, "models": [{"name": "chat", "variants": variants}], "pipelines": []})
+            models = [{"name": "chat", "variants": variants, "adapters": []}]
+            traffic = {"version": 3, "digest": "d"}
+            self._answer(200, {"waiting_in_router": 0, "models": models, "pipelines": [], "traffic": traffic})
         else:
             self._answer(404, {})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path.startswith("/admin/load-tests/"):
+            self._take(body)
+            return
         _Handler.asked += 1
         is_canary = _Handler.asked % 2 == 0
         if is_canary and self.canary_fails:
@@ -43,6 +50,11 @@ class _Handler(BaseHTTPRequestHandler):
         for _ in range(body["max_tokens"]):
             self.wfile.write(PIECE)
         self.wfile.write(b"data: [DONE]\n\n")
+
+    def _take(self, result: dict[str, Any]) -> None:
+        if self.takes_results:
+            self.published.append(result)
+        self._answer(200 if self.takes_results else 409, {} if self.takes_results else {"error": {"message": "a later run"}})
 
     def _answer(self, status: int, document: dict[str, Any], *, variant: str = "stable") -> None:
         body = json.dumps(document).encode()
@@ -62,9 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def platform(*, canary_fails: bool = False, status: int = 200) -> Iterator[str]:
-    """Run one; yields its URL."""
-    handler = type("Handler", (_Handler,), {"canary_fails": canary_fails, "status": status})
+def platform(*, canary_fails: bool = False, status: int = 200, published: list[Any] | None = None) -> Iterator[str]:
+    """Run one; yields its URL. It takes results of load tests into ``published``, and none without."""
+    results = {"published": published, "takes_results": published is not None}
+    handler = type("Handler", (_Handler,), {"canary_fails": canary_fails, "status": status, **results})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from loadtests.figures import Figures
 from loadtests.gates import Finding, State, findings, has_failed, span
@@ -155,3 +156,8 @@ def test_a_strict_canary_gate_fails_where_nothing_can_be_said() -> None:
 )
 def test_durations_have_three_digits(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+def test_a_load_test_cannot_require_a_load_test() -> None:
+    with pytest.raises(ValidationError, match="belongs into a model's `rollout`"):
+        Gates.model_validate({"canary": {"model": "chat", "gates": {"load_test": {"scenario": "smoke"}}}})

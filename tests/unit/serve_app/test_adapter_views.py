@@ -24,7 +24,7 @@ from serve_app.rollout.table import Share, Split
 from serve_app.status import status_report
 from serve_app.view import ANONYMOUS, RoutingView
 from tests.unit.serve_app.adapting import LEGAL, adapter, routing, served
-from tests.unit.serve_app.commands.test_status import rows
+from tests.unit.serve_app.commands.figures import cells
 from tests.unit.serve_app.fakes import SSE, FakeClock, FakeResponse, document, entry, snapshot, upstream_of
 from tests.unit.serve_app.rest.front import request
 from tests.unit.serve_app.rpc.front import channel
@@ -188,15 +188,15 @@ def test_the_status_says_where_versions_are_loaded() -> None:
     made.update(snapshot(*replicas, routing=routing(HALVES), version=2))
     report = status_report(made, SERVE)
     [chat] = report["models"]
-    source = {"source": "/adapters/v1"}
-    first = {"name": "v1", "weight": 60, "declared_weight": 60, **source, "loaded_replicas": 2}
+    what = {"source": "/adapters/v1", "revision": "rev-v1"}
+    first = {"name": "v1", "weight": 60, "declared_weight": 60, **what, "loaded_replicas": 2}
     assert chat["adapters"][0]["versions"][0] == first
     assert [replica["adapters"] for replica in chat["variants"][0]["replicas_detail"]] == [
         ["legal/v1", "legal/v2"],
         ["legal/v1"],
         [],
     ]
-    assert rows(status_command.adapters(report)) == [
+    assert cells(status_command.adapters(report)) == [
         [LEGAL, "v1", "60", "/adapters/v1", "2"],
         [LEGAL, "v2", "40", "/adapters/v2", "1"],
     ]

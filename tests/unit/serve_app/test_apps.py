@@ -76,6 +76,20 @@ def test_a_weight_change_touches_only_the_user_config_of_rollouts() -> None:
     assert before["rollouts"] == after["rollouts"]
 
 
+def test_a_price_change_touches_only_the_user_config_of_rollouts() -> None:
+    prices: list[float | None] = [None, 1.5, 2.0]
+    made = []
+    for price in prices:
+        document = copy.deepcopy(DOCUMENT)
+        variant(document).update({} if price is None else {"price_per_hour": price})
+        made.append(apps(document))
+    told = [declared({"platform": platform_of(each)}).scaling.apps["llm.chat.stable"].price_per_hour for each in made]
+    assert told == prices
+    for each in made:
+        del each["rollouts"]["deployments"][0]["user_config"]
+    assert made[0] == made[1] == made[2]
+
+
 def bounds(app: dict[str, Any]) -> tuple[int, int]:
     scaling = app["deployments"][0]["autoscaling_config"]
     return scaling["min_replicas"], scaling["max_replicas"]

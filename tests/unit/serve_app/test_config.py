@@ -39,10 +39,18 @@ FULL: dict[str, Any] = {
                 {
                     "name": "legal",
                     "versions": [{"name": "v1", "source": "org/one"}, {"name": "v2", "source": "org/two", "weight": 0}],
-                    "rollout": {"variant": "v2", "baseline": "v1", "steps": [{"weight": 5}], "gates": {}},
+                    "rollout": {
+                        "variant": "v2",
+                        "baseline": "v1",
+                        "steps": [{"weight": 5}],
+                        "gates": {"load_test": {"scenario": "smoke"}},
+                    },
                 }
             ],
-            "rollout": {"steps": [{"weight": 5, "pause": "10m"}], "gates": {"ttft_p95_ratio": 1.5}},
+            "rollout": {
+                "steps": [{"weight": 5, "pause": "10m"}],
+                "gates": {"ttft_p95_ratio": 1.5, "load_test": {"scenario": "smoke"}},
+            },
             "shadow": {"variant": "canary", "percent": 10},
         }
     ],
@@ -69,7 +77,12 @@ FULL: dict[str, Any] = {
                     "model": "chat",
                 },
             ],
-            "rollout": {"variant": "v2", "baseline": "v1", "steps": [{"weight": 5}], "gates": {}},
+            "rollout": {
+                "variant": "v2",
+                "baseline": "v1",
+                "steps": [{"weight": 5}],
+                "gates": {"load_test": {"scenario": "smoke"}},
+            },
         }
     ],
     "vector_store": {"kind": "lancedb"},
@@ -79,7 +92,9 @@ FULL: dict[str, Any] = {
     "retriever": {"max_concurrent_searches": 8, "autoscaling": {"max_replicas": 3}},
     "rollouts": {"state_uri": "./data/rollouts"},
     "scaling": {"max_accelerators": 2},
+    "logs": {"prompts": True, "mask": ["EMP-[0-9]+"]},
     "accelerators": [{"type": "L40S", "per_node": 2}],
+    "tracing": {"enabled": True, "endpoint": "http://otel-collector:4318"},
     "vector_stores": {"embedder": "minilm"},
 }
 LEVELS = [
@@ -96,12 +111,14 @@ LEVELS = [
     ("models", 0, "rollout"),
     ("models", 0, "rollout", "steps", 0),
     ("models", 0, "rollout", "gates"),
+    ("models", 0, "rollout", "gates", "load_test"),
     ("models", 0, "shadow"),
     ("models", 0, "adapters", 0),
     ("models", 0, "adapters", 0, "versions", 0),
     ("models", 0, "adapters", 0, "rollout"),
     ("models", 0, "adapters", 0, "rollout", "steps", 0),
     ("models", 0, "adapters", 0, "rollout", "gates"),
+    ("models", 0, "adapters", 0, "rollout", "gates", "load_test"),
     ("embedders", 0),
     ("embedders", 0, "autoscaling"),
     ("pipelines", 0),
@@ -111,6 +128,7 @@ LEVELS = [
     ("pipelines", 0, "rollout"),
     ("pipelines", 0, "rollout", "steps", 0),
     ("pipelines", 0, "rollout", "gates"),
+    ("pipelines", 0, "rollout", "gates", "load_test"),
     ("vector_store",),
     ("auth",),
     ("auth", "keys", 0),
@@ -121,7 +139,9 @@ LEVELS = [
     ("retriever", "autoscaling"),
     ("rollouts",),
     ("scaling",),
+    ("logs",),
     ("accelerators", 0),
+    ("tracing",),
     ("vector_stores",),
 ]
 

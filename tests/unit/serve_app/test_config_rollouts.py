@@ -236,3 +236,23 @@ def test_three_variants_may_roll_out_when_the_baseline_is_first() -> None:
 def test_two_variants_may_stand_in_any_order() -> None:
     text = WEIGHTS % (90, 10) + "    rollout: {variant: stable, baseline: canary, steps: [{weight: 100}]}\n"
     assert parse_platform(text, name="p.yaml").models[0].rollout is not None
+
+
+def test_a_load_test_is_required_by_its_scenario() -> None:
+    gates = GatesConfig.model_validate({"load_test": {"scenario": "smoke", "max_age": "90m"}})
+    assert gates.load_test is not None
+    assert (gates.load_test.scenario, gates.load_test.max_age) == ("smoke", 5400.0)
+
+
+@pytest.mark.parametrize(
+    ("load_test", "said"),
+    [
+        pytest.param("{max_age: 1h}", "scenario", id="no-scenario"),
+        pytest.param("{scenario: My test}", "gates.load_test.scenario", id="name"),
+        pytest.param("{scenario: smoke, max_age: 0s}", "gates.load_test.max_age", id="age"),
+        pytest.param("{scenario: smoke, maxAge: 1h}", "maxAge", id="typo"),
+    ],
+)
+def test_a_load_test_that_cannot_be_required_is_refused(load_test: str, said: str) -> None:
+    (line,) = errors(MODEL % f"{{steps: [{{weight: 50}}], gates: {{load_test: {load_test}}}}}")
+    assert said in line

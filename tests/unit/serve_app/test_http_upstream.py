@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from deployments.llm.adapters import adapter_of
-from serve_app.contracts import AdapterTag
+from serve_app.contracts import AdapterTag, TraceLink
 from serve_app.errors import BadRequest
 from serve_app.http_upstream import HttpUpstream
 from serve_app.upstream import AdapterMissing, ReplicaDraining, ReplicaUnreachable, UpstreamRequest
@@ -423,6 +423,14 @@ async def headers_of(request: UpstreamRequest) -> list[tuple[bytes, bytes]]:
     head = heard[0].split(b"\r\n\r\n")[0]
     pairs = (line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
     return [(name.lower(), value) for name, value in pairs]
+
+
+async def test_a_replica_hears_of_the_trace_only_where_there_is_one() -> None:
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    traced = await headers_of(replace(REQUEST, trace=TraceLink(parent, "vendor=1", '{"enabled": true}')))
+    told = [pair for pair in traced if pair[0].startswith(b"trace")]
+    assert told == [(b"traceparent", parent.encode()), (b"tracestate", b"vendor=1")]
+    assert [name for name, _ in await headers_of(REQUEST) if name.startswith(b"trace")] == []
 
 
 async def test_a_request_without_an_adapter_says_nothing_of_one() -> None:

@@ -45,7 +45,7 @@ WRONG = {
     "unknown-field-far": (
         "zzz: 1",
         "1: unknown field `zzz`, allowed: models, embedders, pipelines, vector_store, auth, "
-        "limits, router, retriever, rollouts, scaling, vector_stores, accelerators",
+        "limits, router, retriever, rollouts, scaling, logs, tracing, vector_stores, accelerators",
     ),
     "unknown-field-of-a-variant": (
         "models:\n  - name: chat\n    variants:\n      - name: stable\n        source: a/b\n        engin: {}",

@@ -5,8 +5,9 @@ from enum import StrEnum
 from types import SimpleNamespace
 
 from serve_app.contracts import EngineLoad, ReplicaState
+from serve_app.rollout.document import revisions
 from serve_app.status import status_report
-from tests.unit.serve_app.fakes import entry, gateway, snapshot
+from tests.unit.serve_app.fakes import PIPELINE, entry, gateway, snapshot
 
 
 class State(StrEnum):
@@ -41,6 +42,7 @@ def test_the_report_adds_up_the_replicas_of_a_variant() -> None:
                 "weight": 100,
                 "declared_weight": 100,
                 "engine": "simulated",
+                "revision": "",
                 "replicas": {"starting": 1, "ready": 1, "draining": 0},
                 "replicas_detail": [
                     {**IDLE, "replica_id": "r0", "url": "", "state": "starting"},
@@ -66,3 +68,4 @@ def test_the_report_lists_apps_and_pipelines_but_no_prompts() -> None:
     ]
     [version] = report["pipelines"][0]["versions"]
     assert (version["model"], "prompt" in version, report["waiting_in_router"]) == ("chat", False, 0)
+    assert version["revision"] == revisions(PIPELINE)[version["name"]]

@@ -66,6 +66,7 @@ PLAIN: dict[str, Any] = {
     **{"name": "docs", "phase": None, "reason": "", "step": None, "steps": [], "step_since_s": None, "variant": None},
     **{"weights": {"v1": 100}, "declared_weights": {"v1": 100}, "baseline": "v1", "verdict": None, "readings": []},
 }
+LOAD_TEST = HANG | {"gate": "load_test", "reason": "waits for load test smoke: no result has been published"}
 COPIES: dict[str, Any] = {"name": "chat", "variant": "next", "copied": 50, "dropped": {"busy": 2}, "failed": {"timeout": 1}}
 AGREED = {"compared": 40, "agreement_ratio": 0.95, "mean_similarity": 0.98}
 DOCUMENT: dict[str, Any] = {
@@ -144,6 +145,14 @@ def test_a_gate_shows_what_it_reads_and_how_much_evidence_there_is() -> None:
     rows = [cells(line) for line in lines(DOCUMENT) if line.startswith("│")]
     assert rows[0] == ["ttft_p95_ratio", "wait", "2.5", "5", "750", "120", "0", "50", "[evidence] 1.2 of 2.3"]
     assert rows[1] == ["hang", "wait", "-", "5", "750", "120", "50", "-", ""]
+
+
+def test_what_a_rollout_waits_for_is_said_before_the_gates() -> None:
+    waiting, passed = ({**SPLIT, "readings": [GATE, {**LOAD_TEST, "verdict": verdict}]} for verdict in ("wait", "promote"))
+    said = "  waits for load test smoke: no result has been published"
+    found = lines({**DOCUMENT, "splits": [waiting]})
+    assert found.index(said) == next(i for i, line in enumerate(found) if "verdict: wait" in line) + 1
+    assert said not in lines({**DOCUMENT, "splits": [passed]})
 
 
 def test_a_variant_shows_its_last_minute() -> None:

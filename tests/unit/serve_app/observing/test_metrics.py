@@ -63,7 +63,8 @@ async def test_what_is_open_shows_while_it_is() -> None:
     assert watched.value("manta_streams_open_count", **WHO) == 1
     gate.set()
     await asked
-    assert watched.value("manta_streams_open_count", **WHO) == 0
+    assert watched.registry.get_sample_value("manta_streams_open_count", WHO) == 0
+    assert watched.registry.get_sample_value("manta_held_requests_count", WHO) == 0
 
 
 async def test_what_rollouts_have_taken_still_counts() -> None:

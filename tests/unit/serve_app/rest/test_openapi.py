@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from serve_app.config import ApiKeyConfig, AuthConfig
 from serve_app.documents.contract import Documents
 from serve_app.inference import Inference
-from serve_app.rest import files, rollouts, scaling, vector_stores
+from serve_app.rest import files, load_tests, rollouts, scaling, vector_stores
 from serve_app.rest.answer import Answer
 from serve_app.rest.app import RestApp
 from serve_app.rest.openapi import openapi_document
@@ -38,6 +38,7 @@ async def test_every_route_is_in_the_document_and_nothing_else() -> None:
     inference, documents = Inference(ready()), cast(Documents, None)  # no route is called
     more = [*files.routes(inference, documents), *vector_stores.routes(inference, documents)]
     more += [*rollouts.routes(inference, cast(Any, None)), *scaling.routes(inference, cast(Any, None))]
+    more += load_tests.routes(inference, cast(Any, None))
     app = RestApp(inference, more=more)
     routes = {(route.method.lower(), route.template) for route in app.table.routes}
     paths = await described(app)

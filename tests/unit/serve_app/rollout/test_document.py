@@ -86,8 +86,8 @@ def canary_revision(**changes: Any) -> str:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"weight": 5}, {"replicas": 3}, {"autoscaling": {"max_replicas": 9}}, {"max_leases": 7}],
-    ids=["weight", "replicas", "autoscaling", "max-leases"],
+    [{"weight": 5}, {"replicas": 3}, {"autoscaling": {"max_replicas": 9}}, {"max_leases": 7}, {"price_per_hour": 2.5}],
+    ids=["weight", "replicas", "autoscaling", "max-leases", "price"],
 )
 def test_what_changes_in_place_is_no_other_revision(changes: dict[str, Any]) -> None:
     assert canary_revision(**changes) == canary_revision()
