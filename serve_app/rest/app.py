@@ -19,6 +19,9 @@ from serve_app.rest.routing import Route, RouteTable
 
 logger = logging.getLogger("ray.serve")
 
+# An open console asks for five of these every two seconds: what goes well with them is no news.
+LOOKS = ("/admin/", "/metrics")
+
 
 class RestApp:
     """ASGI application over an Inference; ``more`` are routes of other parts.
@@ -91,3 +94,5 @@ class RestApp:
         if not route.is_open:
             request.caller = self._inference.authenticate(*request.credentials())
         await route.handle(request, answer)
+        if request.method in ("GET", "HEAD") and route.template.startswith(LOOKS):
+            request.record.is_counted = False

@@ -28,7 +28,6 @@ def routes(inference: Inference, registry: CollectorRegistry) -> Iterator[Route]
 
     async def show(request: Request, answer: Answer) -> None:
         inference.view.authorize_admin(request.caller)
-        request.record.is_counted = False
         await answer.bytes(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     yield Route("GET", "/metrics", show, operation=METRICS)

@@ -123,7 +123,7 @@ def test_closed_egress_leaves_open_what_the_values_name(case: str) -> None:
 def test_closed_egress_has_no_rule_for_addresses_that_nobody_names() -> None:
     values = CLOSED | {"objectStore": {"endpoint": "https://s3.example.org"}, "pod": {"env": [{"name": "A", "value": "b:1"}]}}
     rules = one("NetworkPolicy", values)["spec"]["egress"]
-    assert [[each["port"] for each in rule.get("ports", [])] for rule in rules] == [[], [53, 53], [443, 6443]]
+    assert [[each["port"] for each in rule.get("ports", [])] for rule in rules] == [[], [53, 53, 5353, 5353], [443, 6443]]
 
 
 def budgets(values: Json | None = None) -> dict[str, Json]:

@@ -206,7 +206,8 @@ def warnings(values: Json) -> list[str]:
 def test_groups_that_follow_from_models_are_told_with_what_they_may_hold() -> None:
     (told,) = warnings(DERIVED)
     assert told.endswith("in their order: cpu (1 to 4), gpu-l40s-1x1 (2 to 2).")
-    assert warnings({**DERIVED, "workerGroups": [{"name": "cpu"}, {"name": "l40s", "accelerator": "L40S", "gpus": 1}]}) == []
+    l40s = {"name": "l40s", "accelerator": "L40S", "gpus": 1, "maxReplicas": 2}
+    assert warnings({**DERIVED, "workerGroups": [{"name": "cpu"}, l40s]}) == []
     assert warnings({}) == []
 
 
@@ -227,3 +228,11 @@ def test_the_examples_of_an_ingress_warn_of_nothing() -> None:
     values = [each for text in texts if (each := yaml.safe_load(text)).get("ingress")]
     assert [told for each in values for told in warnings(each) if NGINX in told] == []
     assert len(values) >= 2
+
+
+def test_streams_that_a_pod_has_no_time_for_are_warned_of() -> None:
+    model = {"name": "chat", "variants": [{"name": "stable", "source": "org/m", "drain_timeout_s": 40}]}
+    values = {"platform": {"models": [model], "router": {"drain_timeout_s": 20}}}
+    (told,) = warnings({**values, "pod": {"terminationGracePeriodSeconds": 60}})
+    assert told.startswith("streams of chat.stable may take longer (drain_timeout_s) than a pod that stops has (30 s)")
+    assert warnings({**values, "pod": {"terminationGracePeriodSeconds": 70}}) == []

@@ -127,7 +127,7 @@ def test_two_entries_of_a_name_are_seen_as_an_api_server_sees_them() -> None:
 
 @pytest.mark.parametrize("name", YAML_WORDS)
 def test_names_that_yaml_takes_for_something_else_stay_text(name: str) -> None:
-    values = {
+    values: Json = {
         "fullnameOverride": "llm",
         "internalToken": {"existingSecret": name},
         "redis": {"enabled": True, "existingSecret": name},
@@ -162,7 +162,7 @@ def test_an_operator_that_is_nobody_lets_nobody_in() -> None:
 
 
 def test_an_image_with_a_registry_of_its_own_gets_no_other() -> None:
-    values = {
+    values: Json = {
         "global": {"imageRegistry": "registry.example.org", "imagePullSecrets": ["pull"]},
         "image": {"gpu": {"repository": "localhost:5000/manta"}},
         "platform": models(L40S),

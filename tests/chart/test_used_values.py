@@ -40,6 +40,7 @@ INCREMENTAL: Json = {
 }
 # What a value needs beside it, or a change that its schema allows.
 NEEDS: dict[str, Json] = {
+    "apiKeys.mountPath": {"platform": {"auth": {"keys_file": None, "allow_anonymous": True}}},
     "modelCache.sizeLimit": {"modelCache": {"persistence": {"enabled": False}}},
     "serviceAccount.name": {"serviceAccount": {"create": False}},
     "gcsFaultTolerance.enabled": {"redis": {"enabled": False}, "gcsFaultTolerance": {"redisAddress": "a:6379"}},
@@ -82,7 +83,7 @@ OTHER: dict[str, Any] = {
     "networkPolicy.egress.extra": [{"ports": [{"port": 1}]}],
     "pod.env": [{"name": "A", "value": "b"}],
     "pod.volumes": [{"name": "v", "emptyDir": {}}],
-    "pod.volumeMounts": [{"name": "v", "mountPath": "/v"}],
+    "pod.volumeMounts": [{"name": "tmp", "mountPath": "/v"}],
     "pod.securityContext": {"runAsUser": 2000},
     "pod.containerSecurityContext": {"readOnlyRootFilesystem": False},
     "redis.resources": {"limits": {"memory": "1Gi"}},

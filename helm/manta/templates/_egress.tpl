@@ -6,8 +6,10 @@ and what is added. */}}
         matchLabels:
           {{- include "manta.rayLabels" . | nindent 10 }}
 - ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range list 53 5353 }} {{/* policies see the port of the pods behind the Service: OpenShift's DNS pods listen on 5353 */}}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
 {{- if .Values.redis.enabled }}
 - to:
     - podSelector:

@@ -2,7 +2,7 @@
 
 {{- define "manta.warnings" -}}
 {{- $warnings := list -}}
-{{- range list "manta.warning.groups" "manta.warning.ingress" -}}
+{{- range list "manta.warning.groups" "manta.warning.ingress" "manta.warning.drain" -}}
 {{- $warnings = append $warnings (include . $) -}}
 {{- end -}}
 {{- range compact $warnings }}
@@ -40,5 +40,26 @@ worker groups follow from the models, in their order: {{ join ", " $shown }}.
 {{- with $told -}}
 nginx by itself {{ join ", and " . }}; set the annotation in
   ingress.annotations (docs/operations/install.md, "For others").
+{{- end -}}
+{{- end -}}
+
+{{/* Streams that may take longer than Kubernetes lets a pod that stops. */}}
+{{- define "manta.warning.drain" -}}
+{{- $left := sub (int .Values.pod.terminationGracePeriodSeconds) 30 -}}
+{{- $long := list -}}
+{{- $router := default dict .Values.platform.router -}}
+{{- if gt (float64 (default 600 $router.drain_timeout_s)) (float64 $left) -}}
+{{- $long = append $long "router" -}}
+{{- end -}}
+{{- range $model := default list .Values.platform.models -}}
+{{- range $model.variants -}}
+{{- if gt (float64 (default 600 .drain_timeout_s)) (float64 $left) -}}
+{{- $long = append $long (printf "%s.%s" $model.name .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $long -}}
+streams of {{ join ", " . }} may take longer (drain_timeout_s) than a pod that stops has ({{ $left }} s): what is open then
+  breaks. Raise pod.terminationGracePeriodSeconds to 30 more than the longest, or lower drain_timeout_s.
 {{- end -}}
 {{- end -}}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.config import ApiKeyConfig
+from serve_app.config import ApiKeyConfig, AuthConfig
 from serve_app.errors import EmptyCollection, ErrorKind, RateLimited
 from serve_app.limits.permit import Permit
 from serve_app.observing.record import OUTCOME, STAGES, RequestOutcome, RequestRecord, current_record
@@ -19,6 +19,7 @@ from tests.unit.serve_app.fakes import BROKEN, SSE, FakeClock, FakeResponse, Fak
 from tests.unit.serve_app.observing.watching import Kept, Watched
 from tests.unit.serve_app.rest.front import ASK, CHAT, ready
 from tests.unit.serve_app.rpc.front import END, LAST, word
+from tests.unit.serve_app.test_view import ANN, ANN_KEY
 
 STREAM = {**ASK, "stream": True}
 
@@ -131,9 +132,16 @@ async def test_a_limit_that_is_reached_is_named() -> None:
 
 async def test_probes_and_pages_are_not_recorded() -> None:
     watched = Watched(ready())
-    for path in ("/healthz", "/readyz", "/docs", "/metrics"):
+    for path in ("/healthz", "/readyz", "/docs", "/metrics", "/admin/status"):
         assert (await watched.request("GET", path)).status_code == 200
     assert watched.kept.over == []
+
+
+async def test_a_look_at_the_platform_that_is_refused_is_recorded() -> None:
+    watched = Watched(ready(auth=AuthConfig(keys=(ANN,))))
+    for path in ("/metrics", "/admin/status"):
+        assert (await watched.request("GET", path, headers={"authorization": f"Bearer {ANN_KEY}"})).status_code == 403
+    assert [record.outcome for record in watched.kept.over] == [RequestOutcome.UNAUTHENTICATED] * 2
 
 
 def test_work_that_nobody_records_has_a_record_that_nobody_reads() -> None:

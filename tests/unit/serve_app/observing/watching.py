@@ -44,6 +44,11 @@ class Kept:
         self.is_over.set()
 
 
+async def report() -> dict[str, str]:
+    """Return what the status report is here."""
+    return {"all": "well"}
+
+
 class Watched:
     """Both fronts of one gateway, its records and its metrics."""
 
@@ -53,7 +58,7 @@ class Watched:
         self.registry.register(GatewayMetrics(gateway))
         recorder = Recorder([RequestMetrics(self.registry), self.kept])
         self.inference = Inference(gateway, admission=admission, recorder=recorder)
-        self.rest = RestApp(self.inference, more=metric_routes.routes(self.inference, self.registry))
+        self.rest = RestApp(self.inference, report=report, more=metric_routes.routes(self.inference, self.registry))
 
     async def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Return the REST front's answer."""
