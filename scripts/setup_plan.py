@@ -190,9 +190,9 @@ def requirements(pyproject: str, extras: Iterable[str]) -> list[str]:
     queue = sorted(extras)
     while queue:
         for requirement in project["optional-dependencies"][queue.pop(0)]:
-            own = re.fullmatch(re.escape(project["name"]) + r"\[([\w-]+)\]", requirement)
+            own = re.fullmatch(re.escape(project["name"]) + r"\[([\w,\s-]+)\]", requirement)
             if own:
-                queue.append(own.group(1))
+                queue += re.split(r"\s*,\s*", own.group(1).strip())
             else:
                 wanted.append(requirement)
     return list(dict.fromkeys(wanted))

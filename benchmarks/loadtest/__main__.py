@@ -114,7 +114,7 @@ def peer() -> Iterator[Sequence[str]]:
     """Yield what `vllm bench serve` says of the same engine, beside this instrument."""
     yield "load", "figure", "vllm bench serve", "manta loadtest", "off"
     with fake_engine(FakeSpec(TTFT_MS, 30.0), model="chat") as engine:
-        seen = vllm_bench(engine, streams=50, tokens=64, seconds=30.0)
+        seen = vllm_bench(engine, streams=50, tokens=64, seconds=60.0)
         closed = {"mode": "closed", "shape": {"kind": "constant", "level": 50}}
         run = measure(f"http://127.0.0.1:{engine.port}", closed, output={"tokens": 64}, duration="30s", warmup="5s")
     times = run.figures.total.times

@@ -50,7 +50,6 @@ def vllm_bench(engine: Endpoint, *, streams: int, tokens: int, seconds: float) -
             "random-output-len": tokens,
             "num-prompts": int(streams * seconds / answer_s),
             "max-concurrency": streams,
-            "request-rate": streams,  # else all begin at once, and what that costs the client is in its figures
             "percentile-metrics": "ttft,itl,e2el",
             "metric-percentiles": "50,95",
             "result-dir": folder,

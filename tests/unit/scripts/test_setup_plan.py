@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ dependencies = ["ray", "pydantic"]
 cpu = ["torch==2.13.0"]
 test = ["pytest"]
 dev = ["manta-serve[test]", "ruff"]
+all = ["manta-serve[cpu, test]"]
 """
 
 
@@ -160,6 +162,16 @@ def test_extras_that_name_extras_are_followed_once() -> None:
         "ruff",
         "pytest",
     ]
+
+
+def test_an_extra_may_name_several() -> None:
+    assert plan.requirements(PYPROJECT, {"all"}) == ["ray", "pydantic", "hatchling", "torch==2.13.0", "pytest"]
+
+
+def test_pip_is_never_asked_for_the_project_itself() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    assert [each for each in plan.requirements(text, extras) if each.startswith("manta-serve")] == []
 
 
 def test_the_projects_own_pyproject_pins_the_torch_that_the_cpu_build_is_made_from() -> None:
