@@ -125,7 +125,7 @@ def _concurrency(seen: Figures) -> Iterator[Chart]:
     if not seen.samples:
         return
     shown = [Series([(each["at_s"], float(each["open"])) for each in seen.samples], "load", is_stairs=True)]
-    note = "black: open at the client"
+    note = "grey: open at the client"
     asked = [each for each in seen.samples if each["held"] is not None]
     if asked:
         waiting = [(each["at_s"], float(sum(each["waiting"].values()) + each["held"])) for each in asked]
