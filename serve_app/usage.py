@@ -31,11 +31,7 @@ class Usage(NamedTuple):
 
 def told_usage(answer: bytes) -> Usage | None:
     """Return what a whole answer, or the end of a stream, says it cost, in OpenAI's words or Anthropic's."""
-    start = answer.rfind(b'"usage"')
-    found = _USAGE.match(answer, start) if start >= 0 else None
-    if found is None:
-        return None
-    usage = _object(found[1])
+    usage = _last_usage(answer)
     prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
     return None if prompt is None else Usage(prompt, usage.get("completion_tokens", usage.get("output_tokens", 0)))
 
@@ -61,16 +57,12 @@ def with_usage(body: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 def usage_of(body: bytes) -> int | None:
     """Return the tokens that a whole answer says it cost, or None when it does not say."""
-    start = body.rfind(b'"usage"')
-    found = _USAGE.match(body, start) if start >= 0 else None
-    return None if found is None else _tokens(_object(found[1]))
+    return _tokens(_last_usage(body))
 
 
 def completion_tokens(body: bytes) -> int:
     """Return how many tokens a whole answer says it generated, in OpenAI's words or Anthropic's; 0 when it does not say."""
-    start = body.rfind(b'"usage"')
-    found = _USAGE.match(body, start) if start >= 0 else None
-    usage = {} if found is None else _object(found[1])
+    usage = _last_usage(body)
     return usage.get("completion_tokens", usage.get("output_tokens", 0))
 
 
@@ -238,6 +230,13 @@ def _events(piece: bytes) -> Iterator[bytes]:
         start = end.end()
     if start < len(piece):
         yield piece[start:]
+
+
+def _last_usage(answer: bytes) -> dict[str, int]:
+    """Return the numbers of the last usage object in an answer; none where it has none."""
+    start = answer.rfind(b'"usage"')
+    found = _USAGE.match(answer, start) if start >= 0 else None
+    return {} if found is None else _object(found[1])
 
 
 def _object(text: bytes) -> dict[str, int]:

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.data_path.contracts import Endpoint, FakeSpec, Load
 from benchmarks.data_path.native import fake_engine, run_load
+from serve_app.cluster import free_ports
 
 SCRAPE_S = 5.0
 MODEL = "fake"
@@ -74,7 +75,7 @@ def cpu_us_per_token(engine: Endpoint, load: Load, *, is_observed: bool) -> floa
 @contextlib.contextmanager
 def router(engine: Endpoint, *, is_observed: bool) -> Iterator[Endpoint]:
     """Run a Router before the engine."""
-    port = free_port()
+    [port] = free_ports(1)
     command = [sys.executable, "-m", "benchmarks.data_path.router_alone", "--engine", f"{engine.host}:{engine.port}"]
     process = subprocess.Popen([*command, "--model", MODEL, "--port", str(port), *["--observed"] * is_observed])  # noqa: S603
     try:
@@ -101,15 +102,6 @@ def scraped(endpoint: Endpoint) -> Iterator[None]:
     finally:
         is_over.set()
         thread.join()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    import socket
-
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

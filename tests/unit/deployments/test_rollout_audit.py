@@ -17,6 +17,7 @@ from serve_app.rollout.commands import Verb
 from serve_app.rollout.directory import Directory
 from tests.unit.deployments.fakes import MemoryState
 from tests.unit.deployments.test_rollouts import canary, canary_entry, config
+from tests.unit.deployments.ticking import end_ticking
 from tests.unit.serve_app.fakes import FakeClock, entry
 from tests.unit.serve_app.observing.lines import KeptLines, kept_lines
 from tests.unit.serve_app.test_view import ANN, BOB
@@ -61,10 +62,7 @@ async def world(monkeypatch: pytest.MonkeyPatch, lines: KeptLines) -> AsyncItera
     monkeypatch.setattr(rollouts_module, "TICK_S", 3600.0)  # tests tick themselves
     it = World()
     yield it
-    ticking = [each._ticking for each in it.started if each._ticking is not None]
-    for task in ticking:
-        task.cancel()
-    await asyncio.gather(*ticking, return_exceptions=True)
+    await end_ticking(it.started)
 
 
 def taken(lines: KeptLines) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from serve_app.errors import BadRequest, RolloutConflict, Unavailable
 from serve_app.rollout.document import revisions
 from tests.unit.deployments.fakes import MemoryState
 from tests.unit.deployments.test_rollouts import canary_entry, chat, config
+from tests.unit.deployments.ticking import end_ticking
 from tests.unit.serve_app.fakes import FakeClock, entry
 from tests.unit.serve_app.load_testing import document, failed
 
@@ -46,10 +47,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(rollouts_module, "TICK_S", 3600.0)  # tests tick themselves
     it = World()
     yield it
-    ticking = [each._ticking for each in it.started if each._ticking is not None]
-    for task in ticking:
-        task.cancel()
-    await asyncio.gather(*ticking, return_exceptions=True)
+    await end_ticking(it.started)
 
 
 async def test_a_result_is_listed_with_when_and_by_whom_it_came(world: World) -> None:

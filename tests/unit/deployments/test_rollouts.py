@@ -20,6 +20,7 @@ from serve_app.rollout.document import RoutingDocument, revisions
 from serve_app.rollout.table import TrafficTable
 from serve_app.rollout.telemetry import Outcome, RouterReport, VariantStats
 from tests.unit.deployments.fakes import MemoryState
+from tests.unit.deployments.ticking import end_ticking
 from tests.unit.serve_app.fakes import PIPELINE, FakeClock, entry, turns, until
 
 
@@ -83,10 +84,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(rollouts_module, "TICK_S", 3600.0)  # tests tick themselves
     it = World()
     yield it
-    ticking = [each._ticking for each in it.started if each._ticking is not None]
-    for task in ticking:
-        task.cancel()
-    await asyncio.gather(*ticking, return_exceptions=True)
+    await end_ticking(it.started)
 
 
 async def made(clock: FakeClock | None = None) -> Rollouts:
