@@ -15,7 +15,7 @@ TESTS      := $(BIN)/python -B scripts/run_tests.py
 SOURCES    := scripts tests $(wildcard serve_app deployments autoscaling loadtests models benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install fmt lint type test test-ray test-e2e test-clients chart-test chart clients cov check loadtest proto golden lock clean python
+.PHONY: help run install fmt lint type test test-ray test-e2e test-clients test-chaos chart-test chart clients cov check loadtest proto golden lock clean python
 
 help: ## Show this table
 	@printf 'Manta: multi-model LLM and RAG serving on Ray Serve and vLLM\n\n'
@@ -61,6 +61,10 @@ test-clients: python ## Other people's clients, unmodified, and REST against gRP
 	@$(SETUP_TEST)
 	@$(BIN)/python -B -m scripts.client_env
 	@$(TESTS) matrix
+
+test-chaos: python ## Parts that are killed, frozen, cut off or lie, under load, on three Ray nodes (Linux, root, redis-server)
+	@$(SETUP_TEST)
+	@$(TESTS) chaos
 
 chart-test: python ## The Helm chart under the real Helm engine, without a cluster
 	@$(SETUP_TEST)

@@ -14,7 +14,7 @@ from serve_app.filters import Attributes
 
 
 class HandleDocuments:
-    """The Documents protocol over a handle."""
+    """The Documents protocol over a handle. What only reads is sent again when a replica dies under it; a write never is."""
 
     def __init__(self, app: str = DOCUMENTS_APP) -> None:
         self._handle = LazyHandle("Documents", app)
@@ -25,15 +25,15 @@ class HandleDocuments:
 
     async def file(self, tenant: str, file_id: str) -> Json:
         """Return an upload's description."""
-        return await self._json("file", tenant, file_id)
+        return await self._read("file", tenant, file_id)
 
     async def files(self, tenant: str, page: Page, purpose: str | None = None) -> Json:
         """List uploads."""
-        return await self._json("files", tenant, page, purpose)
+        return await self._read("files", tenant, page, purpose)
 
     async def file_content(self, tenant: str, file_id: str) -> FileContent:
         """Return an upload's bytes."""
-        content: FileContent = await self._handle.call("file_content", tenant, file_id)
+        content: FileContent = await self._handle.read("file_content", tenant, file_id)
         return content
 
     async def delete_file(self, tenant: str, file_id: str) -> Json:
@@ -46,11 +46,11 @@ class HandleDocuments:
 
     async def store(self, tenant: str, store_id: str) -> Json:
         """Return a vector store's description."""
-        return await self._json("store", tenant, store_id)
+        return await self._read("store", tenant, store_id)
 
     async def stores(self, tenant: str, page: Page) -> Json:
         """List vector stores."""
-        return await self._json("stores", tenant, page)
+        return await self._read("stores", tenant, page)
 
     async def update_store(self, tenant: str, store_id: str, changes: StoreChanges) -> Json:
         """Change a vector store's name, metadata or expiry."""
@@ -62,11 +62,11 @@ class HandleDocuments:
 
     async def owns(self, tenant: str, store_id: str) -> bool:
         """Whether the tenant has a vector store of that identifier, to search in."""
-        return bool(await self._handle.call("owns", tenant, store_id))
+        return bool(await self._handle.read("owns", tenant, store_id))
 
     async def search(self, tenant: str, store_id: str, search: Search) -> Json:
         """Return the best passages."""
-        return await self._json("search", tenant, store_id, search)
+        return await self._read("search", tenant, store_id, search)
 
     async def add_file(self, tenant: str, store_id: str, member: BatchMember) -> Json:
         """Add an upload to a vector store."""
@@ -74,11 +74,11 @@ class HandleDocuments:
 
     async def store_file(self, tenant: str, store_id: str, file_id: str) -> Json:
         """Return where a file of a vector store stands."""
-        return await self._json("store_file", tenant, store_id, file_id)
+        return await self._read("store_file", tenant, store_id, file_id)
 
     async def store_files(self, tenant: str, store_id: str, page: Page) -> Json:
         """List the files of a vector store."""
-        return await self._json("store_files", tenant, store_id, page)
+        return await self._read("store_files", tenant, store_id, page)
 
     async def update_file(self, tenant: str, store_id: str, file_id: str, *, attributes: Attributes) -> Json:
         """Give a file of a vector store other attributes."""
@@ -90,7 +90,7 @@ class HandleDocuments:
 
     async def store_file_content(self, tenant: str, store_id: str, file_id: str) -> Json:
         """Return the text of a file as it was cut."""
-        return await self._json("store_file_content", tenant, store_id, file_id)
+        return await self._read("store_file_content", tenant, store_id, file_id)
 
     async def create_batch(self, tenant: str, store_id: str, members: tuple[BatchMember, ...]) -> Json:
         """Add uploads to a vector store."""
@@ -98,7 +98,7 @@ class HandleDocuments:
 
     async def batch(self, tenant: str, store_id: str, batch_id: str) -> Json:
         """Return where a batch stands."""
-        return await self._json("batch", tenant, store_id, batch_id)
+        return await self._read("batch", tenant, store_id, batch_id)
 
     async def cancel_batch(self, tenant: str, store_id: str, batch_id: str) -> Json:
         """Stop what of a batch is not done yet."""
@@ -106,8 +106,12 @@ class HandleDocuments:
 
     async def batch_files(self, tenant: str, store_id: str, batch_id: str, *, page: Page) -> Json:
         """List the files of a batch."""
-        return await self._json("batch_files", tenant, store_id, batch_id, page=page)
+        return await self._read("batch_files", tenant, store_id, batch_id, page=page)
 
     async def _json(self, method: str, *args: Any, **kwargs: Any) -> Json:
         answer: Json = await self._handle.call(method, *args, **kwargs)
+        return answer
+
+    async def _read(self, method: str, *args: Any, **kwargs: Any) -> Json:
+        answer: Json = await self._handle.read(method, *args, **kwargs)
         return answer

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from autoscaling.signals import SafeSignals, stage_signals
 from deployments.embedding_sources import model_identity, resolve
 from serve_app.config import EmbedderConfig
 from serve_app.contracts import EmbeddingFingerprint, TraceLink
-from serve_app.errors import BadRequest
+from serve_app.errors import BadRequest, DeadlineExceeded
 from serve_app.metrics import EMBED_SECONDS, EMBEDDED_TEXTS
 from serve_app.observing.tracing import StageTracing
 from serve_app.registry import Registry
 
 UNHEALTHY_AFTER = 3  # forward passes that failed one after the other
+STUCK_AFTER_S = 300.0  # of one pass: a full batch of long texts takes a slow CPU minutes
 
 
 class Encoder(Protocol):
@@ -36,8 +39,19 @@ class Encoder(Protocol):
 
 
 LoadEncoder = Callable[[EmbedderConfig], Encoder]
-EmbedBatch = Callable[[list[str]], Awaitable[list[list[float]]]]
-EmbedOne = Callable[[str], Awaitable[list[float]]]
+
+
+@dataclass(eq=False, slots=True)
+class Text:
+    """A text on its way through a batch."""
+
+    text: str
+    until_s: float  # by the stage's clock: later nobody waits for it
+    is_left: bool = False  # its caller has gone
+
+
+EmbedBatch = Callable[[list[Text]], Awaitable[list[list[float] | None]]]
+EmbedOne = Callable[[Text], Awaitable[list[float] | None]]
 Batch = Callable[[EmbedBatch, EmbedderConfig], EmbedOne]
 
 
@@ -46,7 +60,7 @@ def serve_batch(embed_batch: EmbedBatch, config: EmbedderConfig) -> EmbedOne:
     from ray import serve
 
     # Decorated per instance: the decorator's queue belongs to the function, so a class-level one is shared.
-    async def run(texts: list[str]) -> list[list[float]]:
+    async def run(texts: list[Text]) -> list[list[float] | None]:
         return await embed_batch(texts)
 
     join: Any = serve.batch(max_batch_size=config.max_batch_size, batch_wait_timeout_s=config.batch_wait_s)
@@ -121,6 +135,7 @@ class Embedder:
         self._encoder = self._thread.submit(load, config).result()
         self._embed_one = batch(self._embed_batch, config)
         self._failures = 0
+        self._pass_begun_s: float | None = None  # written by the thread
         self._slots = config.max_batch_size
         self._arrived = self._open = self._running = 0  # texts
         self._signals = SafeSignals(self._load)
@@ -131,20 +146,25 @@ class Embedder:
         self._seconds = self.registry.histogram(EMBED_SECONDS).labels(model=config.name)
         self._texts = self.registry.counter(EMBEDDED_TEXTS).labels(model=config.name)
 
-    async def embed(self, texts: Sequence[str], *, trace: TraceLink | None = None) -> list[list[float]]:
+    async def embed(
+        self, texts: Sequence[str], *, trace: TraceLink | None = None, budget_s: float | None = None
+    ) -> list[list[float]]:
         """Return one vector per text, in order; ``trace`` is where the caller stands in its trace.
 
-        A call with many texts is cut into forward passes of ``max_batch_size``; calls that arrive together share one.
+        A call with many texts is cut into forward passes of ``max_batch_size``; calls that arrive together share one. No
+        pass has texts whose caller has gone, or has its ``budget_s`` seconds behind it.
 
         Raises:
             BadRequest: (param ``input``) no texts, or one that is empty or not a string.
+            DeadlineExceeded: the budget was used up before a text's pass began.
         """
         _check_input(texts)
         # Texts of like length share a pass, so that little of it is padding.
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         self._arrived += len(texts)
+        until_s = math.inf if budget_s is None else self._clock() + budget_s
         with self.tracing.joined(trace, "embed", self._about(len(texts))):
-            vectors = await asyncio.gather(*(self._counted(texts[i]) for i in by_length))
+            vectors = await asyncio.gather(*(self._counted(Text(texts[i], until_s)) for i in by_length))
         return [vector for _, vector in sorted(zip(by_length, vectors, strict=True), key=lambda pair: pair[0])]
 
     async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:
@@ -166,11 +186,15 @@ class Embedder:
         return self._encoder.fingerprint
 
     async def check_health(self) -> None:
-        """Ask to be replaced after several failed passes in a row.
+        """Ask to be replaced after several failed passes in a row, or while one does not end.
 
         Raises:
-            RuntimeError: the last passes all failed.
+            RuntimeError: the last passes all failed, or the one that runs has hung up the thread of all others.
         """
+        begun_s = self._pass_begun_s
+        if begun_s is not None and (lasts_s := self._clock() - begun_s) >= STUCK_AFTER_S:
+            message = f"a forward pass has not ended for {lasts_s:.0f} s"
+            raise RuntimeError(message)
         if self._failures >= UNHEALTHY_AFTER:
             message = f"the last {self._failures} forward passes failed"
             raise RuntimeError(message)
@@ -187,14 +211,19 @@ class Embedder:
         waiting = max(0, self._open - self._running)
         return stage_signals(waiting=waiting, running=self._running, slots=self._slots, arrived=self._arrived)
 
-    async def _counted(self, text: str) -> list[float]:
+    async def _counted(self, text: Text) -> list[float]:
         self._open += 1
         try:
-            return await self._embed_one(text)
+            vector = await self._embed_one(text)
         finally:
+            text.is_left = True
             self._open -= 1
+        if vector is None:
+            raise DeadlineExceeded("the text's turn to be embedded came after its time was over")
+        return vector
 
-    async def _embed_batch(self, texts: list[str]) -> list[list[float]]:
+    async def _embed_batch(self, texts: list[Text]) -> list[list[float] | None]:
+        """Return a vector for each text; None for one that nobody waits for any longer."""
         loop = asyncio.get_running_loop()
         self._running += len(texts)
         try:
@@ -204,15 +233,23 @@ class Embedder:
             raise
         finally:
             self._running -= len(texts)
-        self._failures = 0
-        self._seconds.observe(seconds)
-        self._texts.inc(len(texts))
+        if embedded := sum(vector is not None for vector in vectors):
+            self._failures = 0
+            self._seconds.observe(seconds)
+            self._texts.inc(embedded)
         return vectors
 
-    def _encode(self, texts: list[str]) -> tuple[list[list[float]], float]:
+    def _encode(self, texts: list[Text]) -> tuple[list[list[float] | None], float]:
         """Return the vectors, and the seconds of the pass without its wait for the thread."""
-        begun_s = self._clock()
-        vectors = self._encoder.encode(texts)
+        begun_s = self._pass_begun_s = self._clock()
+        wanted = [i for i, text in enumerate(texts) if not text.is_left and begun_s < text.until_s]
+        vectors: list[list[float] | None] = [None] * len(texts)
+        try:
+            made = self._encoder.encode([texts[i].text for i in wanted]) if wanted else []
+            for i, vector in zip(wanted, made, strict=True):
+                vectors[i] = vector
+        finally:
+            self._pass_begun_s = None
         return vectors, self._clock() - begun_s
 
 

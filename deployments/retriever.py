@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from autoscaling.signals import SafeSignals, stage_signals
 from deployments.slots import Slots
-from serve_app.contracts import Embedder, Hit, SearchQuery, VectorStore
+from deployments.store_watch import StoreWatch
+from serve_app.contracts import CollectionInfo, Embedder, Hit, SearchQuery, VectorStore
 from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
 from serve_app.metrics import SEARCH_SECONDS, SEARCHES
 from serve_app.observing.record import current_record
@@ -46,6 +47,7 @@ class Retriever:
         self._clock = clock
         self._checked_at: dict[tuple[str, str], float] = {}
         self._slots = Slots(max_concurrent_searches)
+        self._watch = StoreWatch(clock)
         self._signals = SafeSignals(self._load)
         self.tracing = StageTracing("retriever")
         self.registry = Registry()
@@ -80,7 +82,8 @@ class Retriever:
             await self._chunks(embedder, collection)
 
     async def check_health(self) -> None:
-        """Nothing can be wrong with the stage itself: stores and embedders answer for themselves."""
+        """Raise RuntimeError when the store has answered no search for long: embedders answer for themselves."""
+        self._watch.check()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the signals of ``autoscaling.signals`` for the policy: searches in the store and those that wait for it."""
@@ -93,22 +96,27 @@ class Retriever:
     async def _in_time(self, query: SearchQuery) -> list[Hit]:
         if query.budget_s <= 0:
             raise _late(query)
+        until_s = self._clock() + query.budget_s
         try:
+            # One bound for all: the wait for a slot and the search in the store get what check and embedding have left.
             async with asyncio.timeout(query.budget_s):
-                return await self._search(query)
+                return await self._search(query, until_s)
         except TimeoutError as err:
             raise _late(query) from err
 
-    async def _search(self, query: SearchQuery) -> list[Hit]:
+    async def _search(self, query: SearchQuery, until_s: float) -> list[Hit]:
         record = current_record()
         with record.detail("check"):
             await self._check(query.embedder, query.collection)
         with record.detail("embed"):
-            [vector] = await self._embedder(query.embedder).embed([query.text])
+            left_s = until_s - self._clock()
+            if left_s <= 0:
+                raise _late(query)
+            [vector] = await self._embedder(query.embedder).embed([query.text], budget_s=left_s)
         # Only this is the stage's own work: one that waits for a slow embedder would gain nothing by more replicas.
         async with self._slots:
             begun_s = self._clock()
-            with record.detail("search"):
+            with record.detail("search"), self._watch.watched():
                 hits = await self._store.search(
                     query.collection, vector, text=query.text, top_k=query.top_k, filters=query.filters
                 )
@@ -125,12 +133,16 @@ class Retriever:
         self._checked_at[embedder, collection] = self._clock()
 
     async def _chunks(self, embedder: str, collection: str) -> int:
-        offered, stored = await asyncio.gather(self._embedder(embedder).describe(), self._store.describe(collection))
+        offered, stored = await asyncio.gather(self._embedder(embedder).describe(), self._described(collection))
         if stored is None:
             return 0
         if stored.fingerprint != offered:
             raise EmbeddingMismatch(collection, str(stored.fingerprint), str(offered))
         return stored.chunks
+
+    async def _described(self, collection: str) -> CollectionInfo | None:
+        with self._watch.watched(is_search=False):
+            return await self._store.describe(collection)
 
     def _embedder(self, name: str) -> Embedder:
         try:

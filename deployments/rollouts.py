@@ -26,7 +26,7 @@ from serve_app.view import RoutingView
 
 logger = logging.getLogger("ray.serve")
 
-TTL_S = 5.0
+TTL_S = 4.0  # eight heartbeats: what kills or cuts off a replica is known to Routers within 5 s
 POLL_S = 20.0  # a watch without news returns after this long, so that dead watchers do not pile up
 COALESCE_S = 0.1  # news closer together than this reach Routers as one
 TICK_S = 1.0  # between two looks at the rollouts
@@ -125,7 +125,7 @@ class Rollouts:
             news = self._news
             try:
                 # Wake at least once per time-to-live: an expiry is news that nobody announces.
-                await asyncio.wait_for(news.wait(), timeout=min(TTL_S / 4, deadline_s - now_s))
+                await asyncio.wait_for(news.wait(), timeout=min(TTL_S / 8, deadline_s - now_s))
                 await asyncio.sleep(COALESCE_S)
             except TimeoutError:
                 continue

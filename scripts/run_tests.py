@@ -64,6 +64,7 @@ GROUPS = {
         Group("e2e", ("tests/e2e",), "not (matrix or chart or chaos or gpu)", limit_s=7_200),
         Group("slow", ("tests/unit", "tests/integration"), SLOW, limit_s=3_600),
         Group("chart", ("tests/chart",), CHART, limit_s=600),
+        Group("chaos", ("tests/chaos",), "chaos and not (vllm or gpu)", limit_s=3_600),
         Group("matrix", ("tests/e2e/test_clients.py", "tests/e2e/test_parity.py"), MATRIX, limit_s=3_600),
     )
 }

@@ -28,6 +28,7 @@ from serve_app.config import (
 from serve_app.config_vector_stores import documents_uri
 from serve_app.errors import OpenToEverybody
 from serve_app.rollout.document import NOT_IN_ARGS
+from serve_app.serve_settings import ROUTER_QUEUE, STAGE_CALLS
 from serve_app.settings import LOCAL_ONLY
 
 if TYPE_CHECKING:
@@ -130,12 +131,8 @@ def _rollouts_app(config: PlatformConfig) -> Json:
 
 
 def _limits_app() -> Json:
-    deployment = {
-        "name": "Limits",
-        "num_replicas": 1,  # one ledger, so that limits hold across Routers
-        "max_ongoing_requests": _MANY,
-        "ray_actor_options": {"num_cpus": 0.1},
-    }
+    # One ledger, so that limits hold across Routers.
+    deployment = {"name": "Limits", "num_replicas": 1, "max_ongoing_requests": _MANY, "ray_actor_options": {"num_cpus": 0.1}}
     return _app(LIMITS_APP, "build_limits", args={}, deployment=deployment)
 
 
@@ -143,7 +140,7 @@ def _embedder_app(embedder: EmbedderConfig, *, is_budgeted: bool) -> Json:
     deployment = {
         "name": "Embedder",
         **_replicas(embedder, is_budgeted=is_budgeted and embedder.accelerator is not None),
-        "max_ongoing_requests": 256,
+        **STAGE_CALLS,
         "ray_actor_options": actor_options(cpus=float(embedder.threads), accelerator=embedder.accelerator),
     }
     args = {"config": _written(embedder, without={"replicas", "autoscaling"})}
@@ -155,7 +152,7 @@ def _retriever_app(config: PlatformConfig) -> Json:
     deployment = {
         "name": "Retriever",
         **_replicas(config.retriever),
-        "max_ongoing_requests": 256,
+        **STAGE_CALLS,
         "ray_actor_options": {"num_cpus": config.retriever.cpus},
     }
     args = {
@@ -171,7 +168,7 @@ def _documents_app(config: PlatformConfig, stores: VectorStoresConfig) -> Json:
         "name": "Documents",
         # One: it alone writes the records, and holds them in memory.
         "num_replicas": 1,
-        "max_ongoing_requests": 256,
+        **STAGE_CALLS,
         "ray_actor_options": {"num_cpus": stores.cpus},
     }
     args = {
@@ -229,6 +226,7 @@ def _router_app(config: PlatformConfig, *, is_local_only: bool) -> Json:
         "name": "Router",
         **_replicas(config.router),
         "max_ongoing_requests": config.router.max_open_requests,
+        **ROUTER_QUEUE,
         "graceful_shutdown_timeout_s": config.router.drain_timeout_s,
         "ray_actor_options": {"num_cpus": config.router.cpus, "runtime_env": {"env_vars": _router_env(config, is_local_only)}},
     }

@@ -97,7 +97,7 @@ class Attempt:
     """One attempt. ``piece`` is called for every piece of a stream, so it does little."""
 
     __slots__ = ("_home", "_is_over", "_tail", "began_s", "first_s", "is_scored", "is_stream", "is_withdrawn", "key",
-                 "last_s", "limit", "pieces", "record")  # fmt: skip
+                 "last_s", "limit", "on_end", "pieces", "record")  # fmt: skip
 
     def __init__(self, home: Attempts, key: VariantKey, *, began_s: float, is_stream: bool) -> None:
         self.key = key
@@ -108,6 +108,7 @@ class Attempt:
         self.limit: Timeout | None = None  # ends the wait for the first byte, where that may be tried elsewhere
         self.is_withdrawn = False
         self.record: RequestRecord | None = None  # of the request, where its client waits for this attempt
+        self.on_end: Callable[[Outcome], None] | None = None  # told what became of it, once
         self.is_scored = True  # False: its time until the first byte holds the load of an adapter, which says nothing
         self._home = home
         self._tail = (b"", b"", b"")  # the latest pieces: the last choice, the usage and the end may come apart
@@ -134,6 +135,15 @@ class Attempt:
         self.last_s = now_s
         self._tail = (*self._tail[1:], data)
 
+    @property
+    def tail(self) -> bytes:
+        """The latest pieces of the stream."""
+        return b"".join(self._tail)
+
+    def now_s(self) -> float:
+        """Return what time it is, by the clock of ``last_s``."""
+        return self._home.clock()
+
     def withdraw(self) -> None:
         """End the wait for the first byte now, if the request may be answered by another variant."""
         if self.limit is not None and not self.limit.expired():
@@ -154,6 +164,8 @@ class Attempt:
         elif outcome is Outcome.CANCELLED and any(mark in tail for mark in _ENDS):
             outcome = Outcome.OK  # the client left after the last event
         stats.outcomes[outcome] += 1
+        if self.on_end is not None:
+            self.on_end(outcome)
         if self.record is not None:
             self.record.attempted(outcome, told=told_usage(tail), events=self.pieces)
         if outcome is Outcome.OK:

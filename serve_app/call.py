@@ -9,9 +9,12 @@ from typing import Any
 from serve_app.affinity import affinity_key
 from serve_app.answerer import Answerer
 from serve_app.config import ApiKeyConfig
+from serve_app.deadline import Deadline
 from serve_app.limits.permit import UNLIMITED, Permit
 from serve_app.observing.record import RequestRecord, current_record
 from serve_app.sse import ByteStream
+
+SKIPPED_HEADER = "x-manta-skipped"  # names the stages that an answer does without
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Call:
     answerer: Answerer = field(default_factory=Answerer)  # who answers; shared by the calls that are made for this one
     record: RequestRecord = field(default_factory=current_record)
     variant: str | None = None  # the only variant that may answer, where a pipeline's version names one
+    deadline: Deadline = field(default_factory=lambda: current_record().deadline)
 
     @property
     def affinity(self) -> str:
@@ -47,3 +51,4 @@ class Reply:
     pipeline_version: str | None = None
     adapter_version: str | None = None
     headers: tuple[tuple[str, str], ...] = ()  # what the caller's limits still allow
+    skipped: tuple[str, ...] = ()  # stages of a pipeline that it does without

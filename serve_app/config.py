@@ -14,9 +14,11 @@ from serve_app.config_auth import ApiKeyConfig as ApiKeyConfig
 from serve_app.config_auth import AuthConfig as AuthConfig
 from serve_app.config_engine import SET_BY_MANTA as SET_BY_MANTA
 from serve_app.config_engine import EngineConfig as EngineConfig
+from serve_app.config_engine import HealthConfig as HealthConfig
 from serve_app.config_engine import LoraEngineConfig as LoraEngineConfig
 from serve_app.config_engine import SimulatedFaults as SimulatedFaults
 from serve_app.config_engine import SimulatedLatency as SimulatedLatency
+from serve_app.config_engine import SwitchedFaults as SwitchedFaults
 from serve_app.config_fields import DNS_LABEL as DNS_LABEL
 from serve_app.config_fields import Config as Config
 from serve_app.config_fields import Name as Name
@@ -30,6 +32,8 @@ from serve_app.config_rollouts import GatesConfig as GatesConfig
 from serve_app.config_rollouts import RolloutConfig as RolloutConfig
 from serve_app.config_rollouts import ShadowConfig as ShadowConfig
 from serve_app.config_rollouts import rollout_problems, shadow_problems
+from serve_app.config_router import OutlierEjectionConfig as OutlierEjectionConfig
+from serve_app.config_router import RetryBudgetConfig as RetryBudgetConfig
 from serve_app.config_rules import (
     accelerator_problems,
     budget_problems,
@@ -94,6 +98,17 @@ class ModelConfig(Config):
     first_byte_timeout: Duration | None = Field(
         None, description="Longest wait for a stream's first byte, such as 60s; then the variant has failed. Absent: no limit."
     )
+    hedge_after: Duration | None = Field(
+        None,
+        description="Time without the answer's first byte (of one that is no stream: without the answer), such as 2s, after "
+        "which the request is sent to a second replica of its variant, if that has a place; the first answer counts. Absent: "
+        "never.",
+    )
+    continue_streams: bool = Field(
+        False,
+        description="Whether a stream whose replica fails goes on at another one of its variant, from the tokens so far; for "
+        "chats and completions of text. Routers then read every chunk.",
+    )
 
     @model_validator(mode="after")
     def _variants_share_all_traffic(self) -> Self:
@@ -132,6 +147,18 @@ class LimitsConfig(Config):
     max_choices: int = Field(16, ge=1, description="Most answers (`n`, `best_of`) one request may ask for.")
     max_waiting: int = Field(1024, ge=0, description="Requests one Router may hold while no replica can take them.")
     wait_timeout_s: float = Field(600.0, gt=0, description="Seconds a request may wait for a replica.")
+    deadline_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds a request may take in all, stages and answer together; a client may ask for fewer "
+        "(`x-request-timeout-s`). Absent: no limit.",
+    )
+    max_expected_wait_s: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds that a request may be expected to wait for a place, by how fast places come free; one that would "
+        "wait longer is refused at once. 0: nobody is refused for a wait that is only expected.",
+    )
 
 
 class RouterConfig(Config):
@@ -159,6 +186,18 @@ class RouterConfig(Config):
         ge=0,
         description="Seconds without an answer after which a streaming client gets its headers and a comment, and another "
         "comment each time they pass again, as while a replica wakes from zero. 0: never.",
+    )
+    stream_idle_timeout_s: float = Field(
+        120.0,
+        ge=0,
+        description="Seconds without a whole event after which a stream that has begun is taken for stuck: its client gets an "
+        "error event (`stream_stalled`), and its replica's connection is dropped. 0: never.",
+    )
+    outlier_ejection: OutlierEjectionConfig = Field(
+        default=OutlierEjectionConfig(), description="When a Router leaves a replica that fails alone."
+    )
+    retry_budget: RetryBudgetConfig = Field(
+        default=RetryBudgetConfig(), description="How many requests a Router sends once more after a failure."
     )
     grpc: bool = Field(True, description="Serve gRPC beside REST.")
     cors_origins: tuple[Origin, ...] = Field(

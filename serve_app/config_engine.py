@@ -81,11 +81,27 @@ def is_template(template: str) -> bool:
     return is_template_file(template) or any(sign in template for sign in "{}\n")
 
 
-class SimulatedFaults(Config):
-    """What is wrong with a simulated engine, to see what a rollout makes of it."""
+def _share(what: str) -> float:
+    field: float = Field(0.0, ge=0, le=1, description=f"Share of requests {what}.")
+    return field
 
-    error_ratio: float = Field(0.0, ge=0, le=1, description="Share of requests that are answered with status 500.")
-    hang_ratio: float = Field(0.0, ge=0, le=1, description="Share of requests that are never answered.")
+
+class SwitchedFaults(Config):
+    """Faults that a simulated engine takes up at once, while it runs."""
+
+    error_ratio: float = _share("that are answered with status 500")
+    hang_ratio: float = _share("that are never answered")
+    garbage_ratio: float = _share("that are answered with bytes which are neither JSON nor events")
+    half_stream_ratio: float = _share("whose connection is cut after half of the answer")
+    silent_end_ratio: float = _share("whose stream ends after half of its tokens as if it were whole, without `[DONE]`")
+    stall_ratio: float = _share("whose answer stops after half of it, with the connection open")
+    slow_factor: float = Field(1.0, ge=0, le=1_000_000, description="What every time of the latency model is multiplied by.")
+    dead: bool = Field(False, description="Whether the engine says that it has died, and answers nothing any more.")
+
+
+class SimulatedFaults(SwitchedFaults):
+    """What is wrong with a simulated engine, to see what a rollout or a Router makes of it."""
+
     crash_after_requests: int | None = Field(None, ge=1, description="Requests after which the replica's process dies.")
     fails_to_start: bool = Field(False, description="Whether no replica ever starts.")
 
@@ -98,6 +114,20 @@ class SimulatedLatency(Config):
     slots: int = Field(64, ge=1, description="Requests decoded at the same time; further ones wait.")
     start_s: float = Field(0.0, ge=0, description="Seconds a replica takes to start.")
     faults: SimulatedFaults = Field(default=SimulatedFaults(), description="Faults on purpose.")
+
+
+class HealthConfig(Config):
+    """How a replica finds out that its engine no longer generates: it sends itself requests of one token."""
+
+    probe_interval_s: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds without an answer or a step of the engine before the replica probes itself; 0: it never does.",
+    )
+    probe_timeout_s: float = Field(
+        120.0, gt=0, description="Seconds an engine that does nothing else may take to answer a probe."
+    )
+    failures: int = Field(2, ge=1, description="Probes in a row that fail before Ray Serve replaces the replica.")
 
 
 class LoraEngineConfig(Config):
@@ -189,6 +219,7 @@ class EngineConfig(Config):
     reasoning_parser: Text | None = Field(None, description="How the model writes its reasoning, such as deepseek_r1 or qwen3.")
     structured_outputs: StructuredOutputsConfig | None = Field(None, description="Structured outputs; absent: vLLM's choice.")
     speculative: SpeculativeConfig | None = Field(None, description="Speculative decoding; absent: none.")
+    health: HealthConfig = Field(default=HealthConfig(), description="Probes of the engine.")
     start_timeout_s: float = Field(1800.0, gt=0, description="Seconds an engine may take to start.")
     lora: LoraEngineConfig | None = Field(None, description="Room for LoRA adapters; absent: the engine takes none.")
     engine_args: dict[str, JsonValue] = Field(

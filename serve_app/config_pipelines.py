@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from serve_app.config_fields import Config, Name, PublicName, Text
-from serve_app.config_rollouts import RolloutConfig, rollout_problems
+from serve_app.config_rollouts import Duration, RolloutConfig, rollout_problems
 from serve_app.config_rules import refuse, share_problems
 
 NoPassages = Literal["answer", "refuse", "error"]
+OnLate = Literal["fail", "skip"]
 
 
 class OverridesConfig(Config):
@@ -61,6 +62,21 @@ class PipelineVersionConfig(Config):
         None, description="Search for a query made from the whole conversation; absent means the last question as it is."
     )
     overrides: OverridesConfig = Field(default=OverridesConfig(), description="What one request may change.")
+    retrieve_timeout: Annotated[Duration, Field(gt=0)] | None = Field(
+        None,
+        description="Longest time for the passages, such as 2s; absent: 30s. What is left of the request's deadline bounds it.",
+    )
+    retrieve_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Most that the passages may take of what is left of the request's deadline: 0.5 leaves half.",
+    )
+    on_late_retrieval: OnLate = Field(
+        "fail",
+        description="When no passages come in time, or nothing can search for them: fail with status 504 or 503, or let the "
+        "model answer without any. The answer says so.",
+    )
     no_passages: NoPassages = Field(
         "error", description="Without a passage: ask the model all the same, answer with `refusal`, or fail with status 409."
     )

@@ -10,6 +10,7 @@ from typing import Protocol
 from serve_app.filters import Filter
 
 Vector = Sequence[float]
+SEARCH_BUDGET_S = 30.0
 # On a replica's refusal while it drains: Routers then try another one.
 DRAINING_HEADER = "x-manta-draining"
 # On its answer to a request that its engine has died with, before any byte of an answer.
@@ -89,8 +90,12 @@ class CollectionInfo:
 class Embedder(Protocol):
     """The embed stage."""
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return one vector per text, in order."""
+    async def embed(self, texts: Sequence[str], *, budget_s: float | None = None) -> list[list[float]]:
+        """Return one vector per text, in order.
+
+        Raises:
+            DeadlineExceeded: ``budget_s``, the seconds that somebody waits for it, was used up; None: for ever.
+        """
         ...
 
     async def describe(self) -> EmbeddingFingerprint:
@@ -135,7 +140,7 @@ class SearchQuery:
     embedder: str
     text: str
     top_k: int
-    budget_s: float = 30.0  # seconds left for this stage
+    budget_s: float = SEARCH_BUDGET_S  # seconds left for this stage
     filters: Filter | None = None  # on the attributes of documents, before anything is ranked
     trace: TraceLink | None = None  # set on the way to another process
 

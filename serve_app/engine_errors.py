@@ -71,6 +71,13 @@ class UpstreamRejected(PlatformError):
         super().__init__(words.message, param=words.param)
 
 
+class Unreadable(PlatformError):
+    """The engine answered with success and something that is no answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the engine's answer could not be read")
+
+
 def _kind(status: int) -> ErrorKind:
     if status < 400:  # a redirect, which would name the replica's address
         return ErrorKind.NOT_FOUND

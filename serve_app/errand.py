@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from serve_app.adapter_errand import AdapterErrand
 from serve_app.call import Call
+from serve_app.continuation_plan import Plan
 from serve_app.errors import PlatformError, Unavailable, UnknownModel
-from serve_app.pool import ReplicaPool, Target
+from serve_app.pool import Lease, ReplicaPool, Target
 from serve_app.rollout.document import RoutedModel, RoutedVariant
 from serve_app.upstream import UpstreamRequest
 from serve_app.view import RoutingView
@@ -26,8 +27,10 @@ class Errand:
     call: Call
     affinity: Callable[[], str]
     adapter: AdapterErrand | None = None  # where the request is for one of the model's adapters
+    plan: Plan | None = None  # where its stream may go on at another replica
     tried: list[str] = field(default_factory=list)
     broken: int = 0
+    faults: int = 0  # of replicas that it was given another one for
     failed: set[str] = field(default_factory=set)  # variants that failed it
     error: PlatformError | None = None  # what the last one that failed it said
     is_picked: bool = False  # it has been chosen where it goes, at least once
@@ -93,6 +96,11 @@ class Targets:
             return False
         baseline = view.split(name).baseline
         return variant != baseline and baseline not in errand.failed and self._pool.can_take(name, baseline)
+
+    def has_other(self, errand: Errand, lease: Lease) -> bool:
+        """Whether another replica of the variant may answer what this one has failed: once for each request."""
+        tried = {*errand.tried, lease.replica_id}
+        return not errand.faults and self._pool.has_other(errand.model, lease.variant, tried)
 
     def is_out(self, errand: Errand, variant: str) -> bool:
         """Whether a variant was withdrawn and the baseline can take its place; not when the whole model has gone."""

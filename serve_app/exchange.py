@@ -12,9 +12,12 @@ from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from serve_app.answer_head import MOST_BYTES, AnswerHead
 from serve_app.upstream import ReplicaUnreachable
+from serve_app.whole_answer import is_cut_json, read_whole
 
 PAUSE_BYTES = 256 * 1024  # a client that reads slowly holds its replica up, not the Router's memory
+HEAD_S = 30.0  # from the first byte of an answer to the end of its headers
 
 
 class Exchange:
@@ -24,23 +27,19 @@ class Exchange:
         "__weakref__",
         "_connection",
         "_error",
-        "_has_head",
-        "_has_length",
-        "_headers",
+        "_head",
+        "_head_timer",
         "_parser",
         "_parts",
         "_size",
+        "_unread",
         "_waiter",
-        "content_type",
         "is_complete",
         "is_untouched",
         "may_stay_open",
-        "status",
     )
 
     def __init__(self, connection: Connection) -> None:
-        self.status = 0
-        self.content_type = ""
         self.is_untouched = True  # no byte of an answer has come
         self.may_stay_open = False  # the connection, after the answer
         self.is_complete = False
@@ -48,21 +47,36 @@ class Exchange:
         # until the garbage collector comes round.
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._connection = connection
-        self._headers: dict[bytes, bytes] = {}
+        self._head = AnswerHead()
+        self._head_timer: asyncio.TimerHandle | None = None  # only where the head does not come in one piece
         self._parts: list[bytes] = []
         self._size = 0
+        self._unread = 0  # bytes since the last one of the body: nothing that an engine sends is as long without any
         self._waiter: asyncio.Future[None] | None = None
         self._error: ReplicaUnreachable | None = None
-        self._has_head = self._has_length = False
+
+    @property
+    def status(self) -> int:
+        """The answer's status, once its head is here."""
+        return self._head.status
+
+    @property
+    def content_type(self) -> str:
+        """What the body is, the kind in lower case; JSON where the answer does not say it."""
+        return self._head.content_type
 
     def header(self, name: bytes) -> str | None:
         """Return a header of the answer by its lower-case name, or None."""
-        value = self._headers.get(name)
+        value = self._head.get(name)
         return None if value is None else value.decode("latin-1")
 
     async def head(self) -> None:
-        """Wait until status and headers are here. Raises ReplicaUnreachable when the connection breaks first."""
-        while not self._has_head:
+        """Wait until status and headers are here.
+
+        Raises:
+            ReplicaUnreachable: the connection breaks first, or they are not complete ``HEAD_S`` after their first byte.
+        """
+        while not self._head.is_complete:
             await self._wait()
 
     async def chunk(self) -> bytes:
@@ -84,25 +98,39 @@ class Exchange:
         return data
 
     async def read(self) -> bytes:
-        """Return the whole body. Raises ReplicaUnreachable when the connection breaks before its end."""
-        parts = []
-        while part := await self.chunk():
-            parts.append(part)
-        return b"".join(parts)
+        """Return the whole body, as ``read_whole`` does. Raises ReplicaUnreachable also for JSON that was cut."""
+        body = await read_whole(self.chunk)
+        if self.status < 300 and self.content_type.startswith("application/json") and is_cut_json(body):
+            raise ReplicaUnreachable("the answer ended before its JSON did")
+        return body
 
     def close(self) -> None:
         """Drop the connection unless the answer has ended; that makes the replica abort the request."""
         self._parts.clear()
         if not self.is_complete:
-            self._connection.abort()
+            self.drop("the Router dropped the connection")
+
+    def drop(self, why: str) -> None:
+        """Drop the connection; whoever waits for the answer is told why."""
+        if self._error is None:
+            self._error = ReplicaUnreachable(why)
+        self._end_parsing()
+        self._connection.abort()
+        self.wake()
 
     def feed(self, data: bytes) -> None:
         """Parse what has come. Raises HttpParserError or HttpParserUpgrade for what is no answer to this request."""
         self.is_untouched = False
-        if self._parser is not None:
-            self._parser.feed_data(data)
+        if self._parser is None:
+            return
+        size = self._size
+        self._parser.feed_data(data)
         if self.is_complete:
-            self._parser = None
+            self._end_parsing()
+        elif self._size == size:
+            self._take_unread(len(data))
+        else:
+            self._unread = 0
 
     def wake(self) -> None:
         """Let the reader look again."""
@@ -111,13 +139,31 @@ class Exchange:
 
     def fail(self, error: ReplicaUnreachable, *, is_end: bool = False) -> None:
         """Take the end of the connection: an answer without any length is whole by an orderly one, any other breaks."""
-        if not self.is_complete:
-            if is_end and self._has_head and not self._has_length:
+        if not self.is_complete and self._error is None:
+            if is_end and self._head.is_complete and not self._head.has_length:
                 self.is_complete = True
             else:
                 self._error = error
-        self._parser = None
+        self._end_parsing()
         self.wake()
+
+    def _take_unread(self, size: int) -> None:
+        """Bound what comes of no body: a head that does not end, extensions of chunks, trailers."""
+        self._unread += size
+        if self._unread > 2 * MOST_BYTES:
+            raise HttpParserError(f"{self._unread} bytes without any of a body")
+        if not self._head.is_complete and self._head_timer is None:
+            why = f"the headers were not complete {HEAD_S:.0f} s after their first byte"
+            self._head_timer = asyncio.get_running_loop().call_later(HEAD_S, self.drop, why)
+
+    def _end_parsing(self) -> None:
+        self._parser = None
+        self._end_head_timer()
+
+    def _end_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     async def _wait(self) -> None:
         if self._error is not None:
@@ -131,23 +177,20 @@ class Exchange:
     # What the parser calls, under its names.
 
     def on_message_begin(self) -> None:
-        """Forget the headers of an interim (1xx) answer; after the answer there must be no other."""
+        """After the answer there must be no other."""
         if self.is_complete:
             raise ValueError("a second answer to one request")
-        self._headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
-        self._headers[name.lower()] = value
+        self._head.add(name, value)
 
     def on_headers_complete(self) -> None:
         """Take the end of the headers."""
-        if self._parser is None or (status := self._parser.get_status_code()) < 200:
-            return
-        self.status = status
-        self.content_type = self.header(b"content-type") or "application/json"
-        self._has_length = b"content-length" in self._headers or b"transfer-encoding" in self._headers
-        self._has_head = True
+        if self._parser is not None:
+            self._head.end(self._parser.get_status_code(), self._parser.get_http_version())
+            if self._head.is_complete:
+                self._end_head_timer()
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body."""
@@ -158,7 +201,7 @@ class Exchange:
 
     def on_message_complete(self) -> None:
         """Take the end of the answer."""
-        if self._has_head and self._parser is not None:
+        if self._head.is_complete and self._parser is not None:
             self.is_complete = True
             self.may_stay_open = self._parser.should_keep_alive()
 
@@ -207,7 +250,9 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         if self._transport is None or self._transport.is_closing():
             return
-        if exchange.may_stay_open:
+        if self._transport.get_write_buffer_size():  # answered before it was asked: the rest would never leave
+            self._transport.abort()
+        elif exchange.may_stay_open:
             self._transport.resume_reading()
             self._on_idle(self)
         else:
@@ -229,7 +274,7 @@ class Connection(asyncio.Protocol):
             exchange.feed(data)
         except (HttpParserError, HttpParserUpgrade) as err:
             self._exchange = None
-            exchange.fail(ReplicaUnreachable(f"the answer is no HTTP: {err}"))
+            exchange.fail(ReplicaUnreachable(f"the answer is no HTTP that was asked for: {err.__context__ or err}"))
             self.abort()
             return
         if exchange.is_complete:

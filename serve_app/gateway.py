@@ -49,7 +49,7 @@ class Gateway:
         self.attempts = Attempts(clock=clock)
         self.shadows = Shadows(upstream=upstream, pool=self.pool, embedders=lambda: self.stages.embedders, clock=clock)
         self.needs = Needs(self.pool, clock=clock)
-        self.pool.on_wait = self._make_place
+        self.pool.room.on_wait = self._make_place
         self.version: tuple[str, int] = ("", -1)
         self._routing = self._traffic = ""
         self._relay = Relay(
@@ -59,6 +59,8 @@ class Gateway:
             view=lambda: self.view,
             wake=self._see_asleep,
         )
+        self.hedges = self._relay.hedges
+        self.budgets = self._relay.budgets
         self._waking: dict[VariantKey, asyncio.Task[None]] = {}
 
     def update(self, snapshot: DirectorySnapshot) -> None:
@@ -79,7 +81,10 @@ class Gateway:
             # Rollouts refuses such a document too. The directory must be followed all the same.
             logger.exception("the routing document cannot be used; the one before stays in force")
             return
-        self.pool.max_waiting = self.view.document.limits.max_waiting
+        self.pool.room.max_waiting = self.view.document.limits.max_waiting
+        self.pool.room.shedding.max_expected_wait_s = self.view.document.limits.max_expected_wait_s
+        self.pool.limit_ejections(self.view.document.outlier_ejection)
+        self.budgets.limits = self.view.document.retry_budget
         self.pool.balance = Balance(self.view.document.replica_choice, self.view.document.balance_factor)
 
     def _split(self, traffic: str) -> None:
@@ -128,9 +133,9 @@ class Gateway:
         """
         return await self._relay.send(call, model, adapter)
 
-    async def embed(self, name: str, texts: list[str]) -> list[list[float]]:
-        """Return one vector per text from an embedder."""
-        return await self._embedder(name).embed(texts)
+    async def embed(self, name: str, texts: list[str], *, budget_s: float | None = None) -> list[list[float]]:
+        """Return one vector per text from an embedder. Raises DeadlineExceeded: not within ``budget_s`` seconds."""
+        return await self._embedder(name).embed(texts, budget_s=budget_s)
 
     async def count_tokens(self, name: str, texts: list[str], *, must_fit: bool = False) -> int:
         """Return how many tokens an embedder reads of the texts. Raises BadRequest: one that must fit does not."""

@@ -19,6 +19,7 @@ from serve_app.contracts import (
     AdapterTag,
     TraceLink,
 )
+from serve_app.deadline import TIMEOUT_HEADER
 from serve_app.errors import BadRequest
 from serve_app.exchange import Connection, Exchange
 from serve_app.upstream import AdapterMissing, ReplicaDraining, ReplicaUnreachable, UpstreamRequest
@@ -39,10 +40,13 @@ class _Address:
     """A replica's address with the connections to it; of those that are free, the latest used comes last."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            self.host, self.port = parts.hostname or "", parts.port or 80
+        except ValueError as err:  # a port that is none, or half a bracket
+            raise ReplicaUnreachable(f"{url} is no URL: {err}", was_sent=False) from err
+        if parts.scheme != "http" or not self.host:
             raise ReplicaUnreachable(f"{url} is no http:// URL", was_sent=False)
-        self.host, self.port = parts.hostname, parts.port or 80
         self.netloc = parts.netloc
         self.connections: set[Connection] = set()
         self.opening = 0
@@ -52,7 +56,7 @@ class _Address:
 class HttpUpstream:
     """Upstream over as many connections as there are requests at once. One per Router, on its event loop."""
 
-    def __init__(self, *, token: str, connect_timeout_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, token: str, connect_timeout_s: float = 2.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._token = token
         self._connect_timeout_s = connect_timeout_s
         self._clock = clock
@@ -109,13 +113,15 @@ class HttpUpstream:
             raise BadRequest("the content-type header holds control characters")
         adapter = "" if request.adapter is None else _adapter_lines(request.adapter)
         trace = "" if request.trace is None else _trace_lines(request.trace)
+        timeout = "" if request.timeout_s is None else f"{TIMEOUT_HEADER}: {request.timeout_s:.3f}\r\n"
         return (
             f"{request.method} {request.path} HTTP/1.1\r\n"
             f"host: {address.netloc}\r\n"
             f"authorization: Bearer {self._token}\r\n"
             f"content-type: {request.content_type}\r\n"
             f"x-request-id: {request.request_id}\r\n"
-            f"{adapter}{trace}"
+            f"{adapter}{trace}{timeout}"
+            "accept-encoding: identity\r\n"
             f"content-length: {len(request.body)}\r\n\r\n"
         ).encode("latin-1")
 
@@ -152,7 +158,7 @@ class HttpUpstream:
                 )
             address.connections.add(connection)
             _probe(transport.get_extra_info("socket"))
-        except (OSError, TimeoutError) as err:
+        except (OSError, TimeoutError, ValueError) as err:  # ValueError: the host is no name that could be looked up
             message = "no connection within the time limit" if isinstance(err, TimeoutError) else str(err)
             raise ReplicaUnreachable(message, was_sent=False) from err
         finally:

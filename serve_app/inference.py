@@ -10,7 +10,9 @@ from typing import Any
 
 from serve_app import rag
 from serve_app.config import ApiKeyConfig
-from serve_app.contracts import EmbeddingFingerprint, Hit, SearchQuery
+from serve_app.contracts import SEARCH_BUDGET_S, EmbeddingFingerprint, Hit, SearchQuery
+from serve_app.deadline import in_time
+from serve_app.deadlined import deadlined
 from serve_app.errors import BadRequest, Forbidden, Headers, UnknownCollection, UnknownModel
 from serve_app.filters import Filter
 from serve_app.gateway import Call, Gateway, Reply, require_text
@@ -63,8 +65,12 @@ class Inference:
             BadRequest: the body names nothing, asks for too many answers, or names an embedder.
             UnknownModel, Forbidden: the caller cannot use what it names.
             RateLimited: a limit of the caller's key is reached.
+            DeadlineExceeded: the call's deadline passed before the answer began.
             PlatformError: as ``Gateway.relay`` and ``rag.ask`` say.
         """
+        return deadlined(await in_time(self._replied(call), call.deadline, stages=call.record), call)
+
+    async def _replied(self, call: Call) -> Reply:
         name = model_of(call.body)
         view = self.view
         check_choices(call.body, most=view.document.limits.max_choices)
@@ -131,7 +137,15 @@ class Inference:
         Raises:
             BadRequest: no text, an empty one, one that is too long, or another number of dimensions than the embedder has.
             UnknownModel, Forbidden: the caller cannot use it.
+            DeadlineExceeded: the request's deadline passed.
         """
+        record = current_record()
+        work = self._embed(caller, model, texts, dimensions=dimensions, may_cut=may_cut)
+        return await in_time(work, record.deadline, stages=record)
+
+    async def _embed(
+        self, caller: ApiKeyConfig, model: str, texts: Sequence[str], *, dimensions: int | None, may_cut: bool
+    ) -> Embeddings:
         self.view.authorize(caller, model)
         record = current_record()
         record.asked = model
@@ -151,9 +165,10 @@ class Inference:
 
     async def _embedded(self, model: str, texts: list[str], *, must_fit: bool) -> tuple[list[list[float]], int]:
         """Return vectors and tokens; a text that is refused ends the work on all."""
+        budget_s = current_record().deadline.left_or_none()
         try:
             async with asyncio.TaskGroup() as both:
-                vectors = both.create_task(self.gateway.embed(model, texts))
+                vectors = both.create_task(self.gateway.embed(model, texts, budget_s=budget_s))
                 tokens = both.create_task(self.gateway.count_tokens(model, texts, must_fit=must_fit))
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from failed
@@ -169,6 +184,13 @@ class Inference:
             UnknownCollection, Forbidden: there is none of that name for this caller.
             EmptyCollection, EmbeddingMismatch, DeadlineExceeded: it cannot be searched.
         """
+        record = current_record()
+        work = self._search(caller, collection=collection, query=query, top_k=top_k, filters=filters)
+        return await in_time(work, record.deadline, stages=record)
+
+    async def _search(
+        self, caller: ApiKeyConfig, *, collection: str, query: str, top_k: int, filters: Filter | None
+    ) -> list[Hit]:
         require_text(query, "query")
         if not 1 <= top_k <= MOST_PASSAGES:
             raise BadRequest(f"top_k must be between 1 and {MOST_PASSAGES}, got {top_k}", param="top_k")
@@ -177,7 +199,8 @@ class Inference:
         permit = await self._admit(caller)
         try:
             with current_record().stage("retrieve"):
-                wanted = SearchQuery(collection, embedder, query, top_k, filters=filters)
+                budget_s = current_record().deadline.bound(SEARCH_BUDGET_S)
+                wanted = SearchQuery(collection, embedder, query, top_k, budget_s=budget_s, filters=filters)
                 return await self.gateway.stages.retriever.search(wanted)
         finally:
             permit.release()

@@ -83,6 +83,12 @@ STAGE_FAILURES = Metric(
     "Stages that ended in an error, also where another attempt followed.",
     ("model", "stage"),
 )
+STAGES_SKIPPED = Metric(
+    "manta_stages_skipped_total",
+    "counter",
+    "Stages that a pipeline's answer does without (`on_late_retrieval: skip`), by why: late, unavailable.",
+    ("pipeline", "stage", "reason"),
+)
 TOKENS = Metric(
     "manta_tokens_total",
     "counter",
@@ -94,10 +100,43 @@ HELD_REQUESTS = Metric("manta_held_requests_count", "gauge", "Requests that wait
 RETRIES = Metric(
     "manta_retries_total", "counter", "Attempts that did not answer and were followed by another.", ("model", "outcome")
 )
+STREAMS_CONTINUED = Metric(
+    "manta_streams_continued_total",
+    "counter",
+    "Times that a stream went on at another replica after its own had failed.",
+    ("model",),
+)
 EJECTIONS = Metric(
     "manta_replica_ejections_total",
     "counter",
-    "Times that a Router left a replica alone after a failure.",
+    "Times that a Router left a replica alone, by why: unreachable, server_error, timeout, broken, draining.",
+    ("model", "variant", "reason"),
+)
+EJECTED_REPLICAS = Metric(
+    "manta_ejected_replicas_count", "gauge", "Replicas that a Router leaves alone now, after a failure.", ("model", "variant")
+)
+RETRIES_REFUSED = Metric(
+    "manta_retries_refused_total",
+    "counter",
+    "Retries that `router.retry_budget` had nothing left for: their clients got the error.",
+    ("model",),
+)
+HEDGES = Metric(
+    "manta_hedges_total",
+    "counter",
+    "Requests that were slow and so sent to a second replica, by whether that one answered first: won, lost.",
+    ("model", "variant", "outcome"),
+)
+SHED = Metric(
+    "manta_shed_total",
+    "counter",
+    "Requests refused because of load, by why: queue_full, expected_wait, displaced (by a higher priority).",
+    ("model", "variant", "priority", "reason"),
+)
+EXPECTED_WAIT_SECONDS = Metric(
+    "manta_expected_wait_seconds",
+    "gauge",
+    "How long a request of priority 5 that comes now is expected to wait in a Router, where that is known; else 0.",
     ("model", "variant"),
 )
 LIMITS_HIT = Metric(
@@ -115,11 +154,18 @@ ROUTER = (
     QUEUE_WAIT_SECONDS,
     STAGE_SECONDS,
     STAGE_FAILURES,
+    STAGES_SKIPPED,
     TOKENS,
     STREAMS_OPEN,
     HELD_REQUESTS,
     RETRIES,
+    STREAMS_CONTINUED,
     EJECTIONS,
+    EJECTED_REPLICAS,
+    RETRIES_REFUSED,
+    HEDGES,
+    SHED,
+    EXPECTED_WAIT_SECONDS,
     LIMITS_HIT,
     PASSAGES,
 )

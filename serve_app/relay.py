@@ -11,22 +11,23 @@ from dataclasses import dataclass, replace
 
 from serve_app.adapter_errand import AdapterErrand
 from serve_app.affinity import prefix_key
-from serve_app.attempts import Attempt, Attempts, PairedAttempt, is_error_event
+from serve_app.attempts import Attempt, Attempts, PairedAttempt
 from serve_app.call import Call, Reply
-from serve_app.engine_errors import UpstreamRejected
+from serve_app.continuation import Continuations
+from serve_app.engine_errors import Unreadable, UpstreamRejected
 from serve_app.errand import Errand, Targets
-from serve_app.errors import DeadlineExceeded, PlatformError, Unavailable
+from serve_app.hedging import Hedges
+from serve_app.misses import MISSES, Misses, end_when_lost, unreached
 from serve_app.observing.record import StageTimer, current_link
 from serve_app.pool import Lease, ReplicaPool, Target
+from serve_app.retry_budget import RetryBudgets
 from serve_app.rollout.document import RoutedAdapter, RoutedModel
 from serve_app.rollout.telemetry import Outcome
 from serve_app.shadow import Answered, Shadows
-from serve_app.sse import ByteStream
+from serve_app.sse import ByteStream, looks_like_json
 from serve_app.streams import LeasedStream
 from serve_app.upstream import (
-    AdapterMissing,
-    ReplicaDraining,
-    ReplicaUnreachable,
+    AnswerTooLarge,
     Upstream,
     UpstreamRequest,
     UpstreamResponse,
@@ -63,6 +64,10 @@ class Relay:
         self._shadows = watchers.shadows
         self._view = view
         self._targets = Targets(view=view, pool=pool, wake=wake)
+        self.budgets = RetryBudgets(clock=watchers.attempts.clock)
+        self.hedges = Hedges(targets=self._targets, pool=pool, view=view, may_send=self.budgets.take)
+        self._misses = Misses(targets=self._targets, pool=pool, budgets=self.budgets)
+        self._continuations = Continuations(upstream=upstream, pool=pool, attempts=watchers.attempts, view=view)
 
     async def send(self, call: Call, model: RoutedModel, adapter: RoutedAdapter | None = None) -> Reply:
         """Send a request for a model, or an adapter of it, to a replica and return the answer, as ``Gateway.relay`` says."""
@@ -73,16 +78,20 @@ class Relay:
         errand = Errand(model.name, request, call, functools.cache(lambda: call.affinity))
         if adapter is not None:
             errand.adapter = AdapterErrand(adapter.name, self._view)
+        if model.continue_streams:
+            self._continuations.prepare(errand)
+        self.budgets.deposit(errand.model)
         call.answerer.model = errand.name
         call.record.is_stream, call.record.prompt_estimate = errand.is_stream, prompt_estimate(call.raw)
         deadline_s = clock() + self._view().document.limits.wait_timeout_s
         while errand.may_go_on:
+            call.deadline.check("queue")
             began_s = clock()
             with call.record.stage("queue") as queued:
                 lease = await self._pool.lease(
                     lambda: self._choose(errand),
                     prefix=prefix,
-                    timeout_s=deadline_s - began_s,
+                    timeout_s=call.deadline.bound(deadline_s - began_s),
                     exclude=errand.tried,
                     priority=call.caller.priority,
                 )
@@ -92,21 +101,21 @@ class Relay:
                 lease.release()
                 continue
             sent_s = clock()
-            if (reply := await self._try(lease, errand, began_s)) is not None:
+            ask = functools.partial(self._try, errand=errand, began_s=began_s)
+            if (reply := await self.hedges.answer(ask, lease, errand)) is not None:
                 if model.shadow is None or call.variant is not None:
                     return reply
                 answered = Answered(errand.request, reply, prefix, clock() - sent_s)
                 return self._shadows.follow(answered, model, model.shadow)
             call.answerer.is_taken = False
             errand.tried.append(lease.replica_id)
-            if errand.is_anew:
-                errand.is_anew = False
-                deadline_s = clock() + self._view().document.limits.wait_timeout_s
-        raise errand.error or Unavailable(f"no replica of model {errand.name!r} could be reached", retry_after_s=5)
+            deadline_s = self._go_on(errand, deadline_s)
+        raise errand.error or unreached(errand)
 
     async def _try(self, lease: Lease, errand: Errand, began_s: float) -> Reply | None:
         """Return the replica's answer, or None when another one is to be tried. Raises what the client is to hear."""
         attempt = self._begin(lease, errand, began_s)
+        attempt.on_end = functools.partial(self._pool.judge, lease)
         record = attempt.record = errand.call.record
         reply = None
         try:
@@ -115,14 +124,17 @@ class Relay:
                 _say_where(stage, lease, errand)
                 async with asyncio.timeout(self._patience_s(errand)) as limit:
                     self._allow_withdrawal(attempt, errand, limit)
+                    end_when_lost(limit, lease)
                     reply = await self._answer(lease, errand, attempt)
+            self._pool.begin(lease)
             record.begin_answer()
         except asyncio.CancelledError:
-            attempt.end(Outcome.CANCELLED)  # the client left; how much was generated for it nobody knows
-            errand.call.permit.charge(prompt_estimate(errand.call.raw))
+            if not self.hedges.abandon(lease, attempt):
+                attempt.end(Outcome.CANCELLED)  # the client left; how much was generated for it nobody knows
+                errand.call.permit.charge(prompt_estimate(errand.call.raw))
             raise
-        except (TimeoutError, AdapterMissing, ReplicaDraining, ReplicaUnreachable, UpstreamRejected) as err:
-            self._missed(err, lease, errand, attempt=attempt)
+        except MISSES as err:
+            self._misses.see(err, lease, errand, attempt=attempt)
         except BaseException:
             attempt.discard()
             raise
@@ -130,6 +142,16 @@ class Relay:
             if reply is None or isinstance(reply.body, bytes):
                 lease.release()
         return reply
+
+    def _go_on(self, errand: Errand, deadline_s: float) -> float:
+        """Return until when the request may wait now. Raises what it was told last where no time is left for another."""
+        now_s = self._attempts.clock()
+        if errand.is_anew:
+            errand.is_anew = False
+            return now_s + self._view().document.limits.wait_timeout_s
+        if errand.error is not None and now_s >= deadline_s:
+            raise errand.error
+        return deadline_s
 
     def _choose(self, errand: Errand) -> Target:
         if errand.is_picked:  # asked again while it waits
@@ -155,15 +177,18 @@ class Relay:
     async def _answer(self, lease: Lease, errand: Errand, attempt: Attempt) -> Reply:
         """Return the replica's answer: whole, or as a stream whose first bytes are here."""
         link = current_link()
-        request = errand.request if link is None else replace(errand.request, trace=link)
+        request = replace(errand.request, trace=link, timeout_s=errand.call.deadline.left_or_none())
         response = await self._upstream.open(lease.url, request)
         try:
             if response.status < 300 and response.content_type.startswith("text/event-stream"):
                 first = await response.chunk()
-                self._check_first(first, lease, errand)
+                lease.on_lost = None  # from here on that is the stream's own affair
+                self._misses.check_first(first, lease, errand)
                 attempt.piece(first)
                 leased = LeasedStream(response, lease, attempt=attempt, path=errand.request.path, first=first)
-                return self._reply(response, _counted(leased, errand.call), lease, errand=errand)
+                leased.watch(self._view().document.stream_idle_timeout_s)
+                stream = self._continuations.follow(leased, lease, errand)
+                return self._reply(response, _counted(stream, errand.call), lease, errand=errand)
             body = await _whole(response)
         except BaseException:
             response.close()
@@ -180,76 +205,6 @@ class Relay:
             if (culprit := adapter.culprit()) is not None:  # the version is sound, so that variant was to blame
                 self._attempts.stats((errand.model, culprit)).outcomes[Outcome.SERVER_ERROR] += 1
         return Reply(response.content_type, body, errand.name, lease.variant, adapter_version=version)
-
-    def _check_first(self, first: bytes, lease: Lease, errand: Errand) -> None:
-        """Raise UpstreamRejected for a stream that begins with an error which the baseline can spare the client."""
-        if is_error_event(first) and self._targets.has_spare(errand, lease.variant):
-            raise UpstreamRejected(500, first)
-
-    def _missed(self, err: Exception, lease: Lease, errand: Errand, *, attempt: Attempt) -> None:
-        """Note that there was no answer. Raises what the client is to hear, unless another replica is to be tried."""
-        match err:
-            case ReplicaDraining():
-                attempt.discard()
-                self._pool.drain(lease.replica_id)
-            case ReplicaUnreachable():
-                attempt.end(Outcome.UNREACHABLE)
-                self._lost(lease, errand, err)
-            case AdapterMissing():
-                self._missed_adapter(lease, errand, attempt)
-            case UpstreamRejected(is_engines_fault=False):
-                attempt.end(Outcome.REJECTED)
-                raise err
-            case UpstreamRejected():
-                attempt.end(Outcome.SERVER_ERROR)
-                self._give_up(lease, errand, err)
-            case _:
-                self._late(lease, errand, attempt)
-
-    def _missed_adapter(self, lease: Lease, errand: Errand, attempt: Attempt) -> None:
-        assert isinstance(attempt, PairedAttempt)  # noqa: S101  (only an adapter's request is refused so)
-        assert errand.adapter is not None  # noqa: S101
-        attempt.blame_adapter()
-        has_other = self._targets.has_spare(errand, lease.variant)
-        errand.error = errand.adapter.miss(lease.variant, has_other=has_other)
-        if has_other:
-            errand.failed.add(lease.variant)
-        errand.is_anew = True
-        logger.warning("a replica cannot load %s/%s", *attempt.of_adapter.key)
-
-    def _late(self, lease: Lease, errand: Errand, attempt: Attempt) -> None:
-        is_of_adapter = isinstance(attempt, PairedAttempt) and attempt.of_adapter.is_withdrawn
-        attempt.end(Outcome.ABANDONED if attempt.is_withdrawn or is_of_adapter else Outcome.TIMEOUT)
-        error = DeadlineExceeded("the answer did not begin in time")
-        if is_of_adapter and errand.adapter is not None:
-            errand.adapter.give_up()
-            errand.error, errand.is_anew = error, True
-        else:
-            self._give_up(lease, errand, error, is_forced=attempt.is_withdrawn)
-
-    def _lost(self, lease: Lease, errand: Errand, err: ReplicaUnreachable) -> None:
-        logger.warning("replica %s unreachable: %s", lease.replica_id, err)
-        self._pool.eject(lease.replica_id)
-        errand.broken += err.was_sent
-        if self._targets.has_spare(errand, lease.variant):  # rather than on another replica of a variant on trial
-            errand.failed.add(lease.variant)
-            errand.is_anew = True
-        elif err.was_sent and errand.adapter is not None and errand.adapter.has_spare:
-            errand.adapter.give_up()
-            errand.is_anew = True
-
-    def _give_up(self, lease: Lease, errand: Errand, error: PlatformError, *, is_forced: bool = False) -> None:
-        """Leave the request to the baseline. Raises the error when that cannot have it, unless it has to wait for it."""
-        who = (lease.variant, errand.model)
-        if is_forced or self._targets.has_spare(errand, lease.variant):
-            errand.failed.add(lease.variant)
-        elif errand.adapter is not None and errand.adapter.has_spare:
-            who = errand.adapter.version, errand.adapter.name
-            errand.adapter.give_up()
-        else:
-            raise error
-        errand.error, errand.is_anew = error, True
-        logger.warning("%s of %s failed a request, which the baseline gets: %s", *who, error.message)
 
     def _patience_s(self, errand: Errand) -> float | None:
         """Return the longest wait for the first byte of a stream; a whole answer comes when it is complete."""
@@ -278,8 +233,13 @@ def _counted(stream: ByteStream, call: Call) -> ByteStream:
 
 
 async def _whole(response: UpstreamResponse) -> bytes:
-    """Return an answer's body. Raises UpstreamRejected unless the engine was content."""
-    body = await response.read()
+    """Return an answer's body. Raises UpstreamRejected unless the engine was content, Unreadable for what is no answer."""
+    try:
+        body = await response.read()
+    except AnswerTooLarge as err:
+        raise UpstreamRejected(502, str(err).encode()) from err
     if response.status >= 300:
         raise UpstreamRejected(response.status, body)
+    if response.status == 200 and response.content_type.startswith("application/json") and not looks_like_json(body):
+        raise Unreadable
     return body

@@ -8,59 +8,30 @@ fair share. Everything that a choice needs is kept up to date change by change, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
-from typing import NamedTuple
 
-from serve_app.config import ReplicaChoice
-from serve_app.contracts import ReplicaEntry, ReplicaState
+from serve_app.balance import BALANCE as BALANCE
+from serve_app.balance import Balance as Balance
+from serve_app.balance import draw
+from serve_app.config import OutlierEjectionConfig
+from serve_app.contracts import ReplicaEntry
 from serve_app.load_index import LoadIndex
+from serve_app.outliers import Standing, Verdict, can_spare, judge
+from serve_app.replica import Replica as Replica
 from serve_app.ring import HashRing, point_of
+from serve_app.rollout.telemetry import Outcome
 
 KEEP_TOGETHER = 2  # requests that a replica may have, however idle the others are: a prefix stays where its cache is
 MAX_ARCS = 16  # looked at along the ring before the least loaded is taken
-_WORD = 0xFFFFFFFFFFFFFFFF
-
-
-class Balance(NamedTuple):
-    """How a replica is chosen, and how far over the mean load a prefix may lead."""
-
-    choice: ReplicaChoice = "prefix"
-    factor: float = 1.25
-
-
-BALANCE = Balance()
-
-
-@dataclass(eq=False, slots=True)
-class Replica:
-    """A replica and the requests that are open there."""
-
-    home: ReplicaSet
-    entry: ReplicaEntry
-    seat: int  # in the index; another's once the directory has forgotten this one
-    leases: int = 0
-    others: int = 0  # requests that other Routers have open there, by the last report
-    ejected_until_s: float = 0.0
-    is_known: bool = False  # to the directory
-    is_counted: bool = False  # ready and not ejected: part of the mean load
-    point: int = 0  # of its name on the ring; known once an adapter is loaded there
-
-    def release(self) -> None:
-        """Give one lease back."""
-        self.home.give_back(self)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the directory says that it takes new work."""
-        return self.entry.state is ReplicaState.READY
+EJECTION = OutlierEjectionConfig()
 
 
 class ReplicaSet:
     """Ready replicas are on the ring; those that may take one more request are in the index."""
 
     def __init__(self, *, clock: Callable[[], float], on_place: Callable[[], None]) -> None:
+        self.ejection = EJECTION
         self.replicas: dict[str, Replica] = {}
         self._max_leases = 0  # nobody may have any until the first request names a limit
         self._clock = clock
@@ -71,7 +42,9 @@ class ReplicaSet:
         self._total = 0  # load of the counted
         self._counted = 0
         self._ejections: list[tuple[float, int, Replica]] = []
-        self._numbers = count()
+        self._outliers: set[Replica] = set()  # not trusted because of what they failed
+        self._on_trial: set[Replica] = set()
+        self._numbers = count(1)
         self._holders: dict[str, set[Replica]] = {}  # by the adapter that they have loaded
 
     def has_ready(self) -> bool:
@@ -79,9 +52,17 @@ class ReplicaSet:
         return len(self._ring) > 0
 
     def can_take(self) -> bool:
-        """Whether some ready replica is not left alone after a failure."""
+        """Whether some ready replica is not left alone after a failure, or is to be tried again."""
         self._end_ejections()
-        return self._counted > 0
+        return self._counted > 0 or any(map(self._may_probe, self._on_trial))
+
+    def has_other(self, tried: Collection[str]) -> bool:
+        """Whether a replica that is not one of these may take a request, when it has a place."""
+        self._end_ejections()
+        fit = self._on_trial if not self._counted else self.replicas.values()
+        return any(
+            replica.entry.replica_id not in tried and (replica.is_counted or self._may_probe(replica)) for replica in fit
+        )
 
     def add(self, entry: ReplicaEntry) -> Replica:
         """Take a replica in whose id is new here."""
@@ -101,6 +82,8 @@ class ReplicaSet:
         if replica.is_ready:
             self._ring.remove(replica.entry.replica_id)
         del self.replicas[replica.entry.replica_id]
+        self._outliers.discard(replica)
+        self._on_trial.discard(replica)
         self._note_adapters(replica, replica.entry.adapters, ())
         self._settle(replica)
         self._index.free(replica.seat)
@@ -119,12 +102,37 @@ class ReplicaSet:
                 self._ring.add(entry.replica_id, replica.seat)
             self._settle(replica)
 
-    def eject(self, replica: Replica, until_s: float) -> None:
-        """Leave a replica alone until then."""
-        if until_s > replica.ejected_until_s:
-            replica.ejected_until_s = until_s
-            heappush(self._ejections, (until_s, next(self._numbers), replica))
-            self._settle(replica)
+    def judge(self, replica: Replica, outcome: Outcome, number: int) -> bool:
+        """Learn what became of a request; ``number`` is what ``take`` gave. Returns whether the replica is ejected now."""
+        self._end_ejections()
+        health, was_outlier = replica.health, replica in self._outliers
+        is_probe = health.standing is Standing.ON_TRIAL and number == replica.probe
+        verdict = judge(health, outcome, is_probe=is_probe, config=self.ejection)
+        is_ejected = verdict is Verdict.EJECT or (verdict is Verdict.SUSPECT and self._can_spare(replica))
+        if is_ejected:
+            health.eject(outcome.value, self.ejection, self._clock())
+        elif verdict is Verdict.TRUST or (is_probe and verdict is Verdict.SUSPECT):
+            health.trust(self._clock())
+        if is_ejected or is_probe or was_outlier:
+            self._follow(replica)
+        return is_ejected
+
+    def begin(self, replica: Replica, number: int) -> None:
+        """Learn that a request's answer has begun: that ends a trial, though not the row of failures."""
+        if replica.health.standing is Standing.ON_TRIAL and number == replica.probe:
+            replica.health.trust(self._clock())
+            self._follow(replica)
+
+    def leave(self, replica: Replica, until_s: float) -> None:
+        """Leave a replica alone until then that said that it is draining."""
+        replica.is_leaving = True
+        replica.health.leave(until_s)
+        self._follow(replica)
+
+    def ejected(self, replica: Replica) -> str:
+        """Return why a replica is left alone; empty: it is not."""
+        self._end_ejections()
+        return replica.health.reason if replica.health.standing is Standing.EJECTED else ""
 
     def limit(self, max_leases: int) -> None:
         """Set how many requests this Router may have open on each replica."""
@@ -133,17 +141,24 @@ class ReplicaSet:
             for replica in self.replicas.values():
                 self._settle(replica)
 
-    def take(self, replica: Replica) -> None:
-        """Count one more request of this Router."""
+    def take(self, replica: Replica) -> int:
+        """Count one more request of this Router, and return its number."""
+        number = next(self._numbers)
         replica.leases += 1
         self._index.shift(replica.seat, 1)
         self._total += replica.is_counted
-        if replica.leases >= self._max_leases:
+        if not replica.is_counted:
+            replica.probe = number
             self._settle(replica)
+        elif replica.leases >= self._max_leases:
+            self._settle(replica)
+        return number
 
-    def give_back(self, replica: Replica) -> None:
+    def give_back(self, replica: Replica, number: int = 0) -> None:
         """Count one request of this Router less."""
         replica.leases -= 1
+        if number == replica.probe:
+            replica.probe = 0
         if not replica.is_known:
             return
         self._index.shift(replica.seat, -1)
@@ -160,7 +175,7 @@ class ReplicaSet:
         A request of an adapter goes to one that has it loaded, and on along the ring from the adapter's own point where
         each of those has more than its fair share: so the same few replicas take the same adapter.
         """
-        if self._ejections:
+        if self._ejections or self._outliers:
             self._end_ejections()
         if not exclude:
             return self._choose(point, balance, adapter)
@@ -194,7 +209,7 @@ class ReplicaSet:
             point, balance = point_of(adapter), Balance("prefix", balance.factor)
         choice, factor = balance
         if choice == "random":
-            return self._by_seat[index.opened[_draw(point + next(self._numbers)) % len(index.opened)]]
+            return self._by_seat[index.opened[draw(point + next(self._numbers)) % len(index.opened)]]
         if choice == "prefix":
             bound = self.bound(factor)
             loads, is_open = index.loads, index.is_open
@@ -215,8 +230,8 @@ class ReplicaSet:
         loads, is_open = index.loads, index.is_open
         fit = [r for r in self._holders.get(adapter, ()) if is_open[r.seat] and loads[r.seat] < bound]
         if balance.choice == "prefix":
-            return max(fit, key=lambda r: _draw(point ^ r.point), default=None)
-        return min(fit, key=lambda r: (loads[r.seat], _draw(point ^ r.point)), default=None)
+            return max(fit, key=lambda r: draw(point ^ r.point), default=None)
+        return min(fit, key=lambda r: (loads[r.seat], draw(point ^ r.point)), default=None)
 
     def _note_adapters(self, replica: Replica, before: Collection[str], now: Collection[str]) -> None:
         for adapter in before:
@@ -236,26 +251,49 @@ class ReplicaSet:
 
     def _settle(self, replica: Replica) -> None:
         """Count a replica and keep it open as its state now says."""
-        until_s = replica.ejected_until_s
-        is_counted = replica.is_known and replica.is_ready and not (until_s and until_s > self._clock())
+        is_usable = replica.is_known and replica.is_ready
+        is_counted = is_usable and replica.health.standing is Standing.TRUSTED
         if is_counted != replica.is_counted:
             replica.is_counted = is_counted
             self._counted += 1 if is_counted else -1
             self._total += self.load(replica) if is_counted else -self.load(replica)
-        is_open = is_counted and replica.leases < self._max_leases
+        is_open = (is_counted or self._may_probe(replica)) and replica.leases < self._max_leases
         if is_open != self._index.is_open[replica.seat]:
             (self._index.open if is_open else self._index.close)(replica.seat)
 
+    def _may_probe(self, replica: Replica) -> bool:
+        is_usable = replica.is_known and replica.is_ready
+        return is_usable and replica.health.standing is Standing.ON_TRIAL and not replica.probe
+
+    def _can_spare(self, replica: Replica) -> bool:
+        others = [r for r in self.replicas.values() if r.is_ready and r is not replica]
+        outliers = sum(r.health.is_outlier for r in others)
+        trusted = sum(r.is_counted for r in others)
+        return can_spare(ready=len(others) + 1, outliers=outliers, trusted=trusted, config=self.ejection)
+
+    def _follow(self, replica: Replica) -> None:
+        """Note what a replica's health has become."""
+        health = replica.health
+        if health.standing is Standing.EJECTED:
+            heappush(self._ejections, (health.until_s, next(self._numbers), replica))
+        (self._outliers.add if health.is_outlier else self._outliers.discard)(replica)
+        (self._on_trial.add if health.standing is Standing.ON_TRIAL else self._on_trial.discard)(replica)
+        if health.standing is not Standing.ON_TRIAL:
+            replica.probe = 0
+        if replica.is_known:  # else its seat may be another's
+            self._settle(replica)
+
     def _end_ejections(self) -> None:
         while self._ejections and self._ejections[0][0] <= self._clock():
-            replica = heappop(self._ejections)[2]
-            if replica.is_known:  # else its seat may be another's
-                self._settle(replica)
+            until_s, _, replica = heappop(self._ejections)
+            if replica.health.until_s <= until_s:  # else it was ejected again
+                replica.health.end_ejection(self._clock())
+                self._follow(replica)
+        if self._outliers and not self._counted:
+            self._recall()
 
-
-def _draw(number: int) -> int:
-    """Return a number that looks random: SplitMix64's finalizer, one-to-one and without a state."""
-    number = number * 0x9E3779B97F4A7C15 & _WORD
-    number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & _WORD
-    number = (number ^ number >> 27) * 0x94D049BB133111EB & _WORD
-    return number ^ number >> 31
+    def _recall(self) -> None:
+        """Trust the outliers again where no other is left: better an error from an engine than no engine."""
+        for replica in [r for r in self._outliers if r.is_ready]:
+            replica.health.trust(self._clock())
+            self._follow(replica)

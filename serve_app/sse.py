@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from typing import Any, Protocol, Self
 
 from serve_app.dialect import is_anthropic
 
 BLANK_LINE = b"\n\n"
 DONE_EVENT = b"data: [DONE]\n\n"
+MOST_EVENT_BYTES = 16 * 1024 * 1024  # of one that has not ended; images and logprobs of a whole answer are far below
+_BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BLANK_LINES = re.compile(rb"\r?\n\r?\n")
 
 
@@ -33,27 +37,48 @@ class EventBuffer:
     """Cuts bytes into whole events, however the network has cut them."""
 
     def __init__(self) -> None:
-        self._partial = b""
+        self._partial = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the events that are complete now, each with the blank line that ends it."""
+        """Return the events that are complete now, each with the blank line that ends it.
+
+        Raises:
+            ValueError: one that has not ended has more than ``MOST_EVENT_BYTES``.
+        """
+        partial = self._partial
         # What was searched before is not searched again, but a blank line may have been cut in two.
-        searched = max(0, len(self._partial) - 3)
-        data, start = self._partial + data, 0
-        events = []
-        for end in _BLANK_LINES.finditer(data, searched):
-            events.append(data[start : end.end()])
-            start = end.end()
-        self._partial = data[start:]
+        searched = max(0, len(partial) - 3)
+        partial += data
+        ends = [found.end() for found in _BLANK_LINES.finditer(partial, searched)]
+        events = [bytes(partial[start:end]) for start, end in pairwise([0, *ends])]
+        if ends:
+            del partial[: ends[-1]]
+        if len(partial) > MOST_EVENT_BYTES:
+            raise ValueError(f"an event has more than {MOST_EVENT_BYTES} bytes")
         return events
 
     def flush(self) -> bytes:
         """Return the event that never ended, and forget it."""
-        partial, self._partial = self._partial, b""
+        partial = bytes(self._partial)
+        self._partial.clear()
         return partial
 
 
-def whole_length(data: bytes, start: int = 0) -> int:
+def begins_events(data: bytes) -> bool:
+    """Whether a stream that begins so, with at least one byte, can be one of events; a part of its first line is enough."""
+    if not data or _BOM.startswith(data):
+        return bool(data)
+    rest = data.removeprefix(_BOM).lstrip(b"\r\n")
+    return any(rest.startswith(field) or field.startswith(rest) for field in _FIELDS)
+
+
+def looks_like_json(body: bytes) -> bool:
+    """Whether a body can be a JSON object or array, by how it begins and ends: reading it all would take its time."""
+    text = body.strip()
+    return (text[:1], text[-1:]) in ((b"{", b"}"), (b"[", b"]"))
+
+
+def whole_length(data: bytes | bytearray, start: int = 0) -> int:
     """Return how many leading bytes are whole events, looking for the blank line that ends the last from ``start`` on."""
     # The second mark ends lines of both kinds: \r\n\r\n holds it as well.
     found = ((data.rfind(mark, start), len(mark)) for mark in (BLANK_LINE, b"\n\r\n"))
@@ -83,9 +108,9 @@ def with_document(event: bytes, document: dict[str, Any]) -> bytes:
     return b"".join(others) + json_event(document)
 
 
-def error_event(message: str, *, path: str = "") -> bytes:
-    """Return an event with the error object that the SDKs of the path's clients raise."""
+def error_event(message: str, *, path: str = "", code: str = "stream_broken", anthropic: str = "api_error") -> bytes:
+    """Return an event with the error object that the SDKs of the path's clients raise; Anthropic's has a type for a code."""
     if is_anthropic(path):
-        document = {"type": "error", "error": {"type": "api_error", "message": message}}
+        document = {"type": "error", "error": {"type": anthropic, "message": message}}
         return b"event: error\n" + json_event(document)
-    return json_event({"error": {"message": message, "type": "server_error", "param": None, "code": "stream_broken"}})
+    return json_event({"error": {"message": message, "type": "server_error", "param": None, "code": code}})

@@ -63,6 +63,7 @@ def _version(version: PipelineVersionConfig, weight: int) -> dict[str, Any]:
 
 
 def _variant(gateway: Gateway, model: str, variant: RoutedVariant) -> dict[str, Any]:
+    reasons = gateway.pool.ejected()
     entries = [e for e in gateway.pool.entries() if (e.model, e.variant) == (model, variant.name)]
     return {
         "name": variant.name,
@@ -71,7 +72,7 @@ def _variant(gateway: Gateway, model: str, variant: RoutedVariant) -> dict[str, 
         "engine": variant.engine,
         "revision": variant.revision,
         "replicas": {state.value: sum(e.state is state for e in entries) for state in ReplicaState},
-        "replicas_detail": [_replica(entry) for entry in sorted(entries, key=lambda e: e.replica_id)],
+        "replicas_detail": [_replica(e, reasons.get(e.replica_id, "")) for e in sorted(entries, key=lambda e: e.replica_id)],
         "queue_depth": sum(e.load.waiting for e in entries),
         "running": sum(e.load.running for e in entries),
         "open_requests": sum(e.load.open_requests for e in entries),
@@ -79,12 +80,13 @@ def _variant(gateway: Gateway, model: str, variant: RoutedVariant) -> dict[str, 
     }
 
 
-def _replica(entry: ReplicaEntry) -> dict[str, Any]:
+def _replica(entry: ReplicaEntry, ejected: str) -> dict[str, Any]:
     return {
         "replica_id": entry.replica_id,
         "url": entry.url,
         "state": entry.state.value,
         "phase": entry.phase,
+        "ejected": ejected,  # why this Router leaves it alone
         "waiting": entry.load.waiting,
         "running": entry.load.running,
         "open_requests": entry.load.open_requests,

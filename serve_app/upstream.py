@@ -20,6 +20,10 @@ class ReplicaUnreachable(Exception):
         self.was_sent = was_sent
 
 
+class AnswerTooLarge(ReplicaUnreachable):
+    """The answer is larger than a Router holds in memory; it would be anywhere, so that no other replica need be asked."""
+
+
 class ReplicaDraining(Exception):
     """The replica takes no new work."""
 
@@ -39,13 +43,21 @@ class UpstreamRequest:
     content_type: str = "application/json"
     adapter: AdapterTag | None = None  # what the replica must have loaded for it
     trace: TraceLink | None = None  # where the attempt stands in its trace
+    timeout_s: float | None = None  # seconds that somebody waits for the answer; None: for as long as it takes
 
 
 class UpstreamResponse(Protocol):
     """A replica's answer whose headers have arrived."""
 
-    status: int
-    content_type: str
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """What the body is."""
+        ...
 
     async def chunk(self) -> bytes:
         """Return what has come since the last call, at least one byte; empty at the end of the body.
@@ -56,11 +68,19 @@ class UpstreamResponse(Protocol):
         ...
 
     async def read(self) -> bytes:
-        """Return the whole body. Raises ReplicaUnreachable when the connection breaks."""
+        """Return the whole body.
+
+        Raises:
+            ReplicaUnreachable: the connection broke before the end, or what came is not whole.
+            AnswerTooLarge: there is more of it than a Router holds in memory.
+        """
         ...
 
     def close(self) -> None:
-        """Drop the connection unless the body has ended; that makes the replica abort the request."""
+        """Drop the connection unless the body has ended; that makes the replica abort the request.
+
+        Whoever waits for a chunk then gets ReplicaUnreachable.
+        """
         ...
 
 

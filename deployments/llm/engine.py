@@ -15,6 +15,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PROBE_SCOPE = "manta.probe"  # in the scope of a request that the replica sends itself
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedAdapter:
@@ -55,6 +57,10 @@ class Engine(Protocol):
 
     def load(self) -> EngineLoad:
         """Return waiting, running, slots, KV-cache use and tokens per second; never blocks."""
+        ...
+
+    def steps(self) -> int:
+        """Return a number that grows while the engine works on any request, and stands still while it does not."""
         ...
 
     def adapters(self) -> AdapterEngine | None:

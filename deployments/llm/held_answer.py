@@ -25,6 +25,7 @@ class HeldAnswer:
         self._on_bytes = on_bytes
         self._head: Message | None = None
         self._is_lost = False
+        self.is_good: bool | None = None  # whether it began as an answer does; None: not begun, or the client's own fault
 
     # Not async: it runs for each token of a stream, and a coroutine of its own would be most of its cost.
     def __call__(self, message: Message) -> Awaitable[None]:
@@ -40,9 +41,13 @@ class HeldAnswer:
             self._head = message
             return
         self._head = None
-        if message.get("body"):
+        body = message.get("body", b"")
+        if body:
             self._on_bytes()
-        if self._is_dead() and (head["status"] >= 500 or is_error_event(message.get("body", b""))):
+        is_failure = head["status"] >= 500 or is_error_event(body)
+        if is_failure or head["status"] < 400:
+            self.is_good = not is_failure and _is_readable(head, body)
+        if is_failure and self._is_dead():
             self._is_lost = True
             await self._tell_lost()
             return
@@ -54,3 +59,13 @@ class HeldAnswer:
         headers = [(b"content-type", b"application/json"), (LOST_HEADER.encode(), b"1")]
         await self._send({"type": "http.response.start", "status": 503, "headers": headers})
         await self._send({"type": "http.response.body", "body": json.dumps({"error": error}).encode()})
+
+
+def _is_readable(head: Message, body: bytes) -> bool:
+    """Whether an answer begins as its type does; of other types than JSON and events, nothing is known."""
+    kind: bytes = next((value for name, value in head["headers"] if name.lower() == b"content-type"), b"")
+    if not body:
+        return True
+    if kind.startswith(b"text/event-stream"):
+        return body.startswith((b"data:", b"event:", b"id:", b"retry:", b":"))
+    return not kind.startswith(b"application/json") or body.lstrip()[:1] in (b"{", b"[", b'"')

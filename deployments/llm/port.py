@@ -2,7 +2,7 @@
 
 It answers 401 without the cluster's internal token, refuses new requests while draining (marked, so that Routers
 try another replica), and counts: what is open, so that a drain knows when it is done; what has arrived and how much of
-it has no answer yet, for scaling.
+it has no answer yet, for scaling; and what was answered and what failed, for the watch over the engine.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Guard:
         self._expected = f"Bearer {token}".encode()
         self.open_requests = 0
         self.arrived = 0  # POST requests let through since the port opened
+        self.answered = 0  # of those, the ones with a whole answer
+        self.failed_in_row = 0  # of those, the ones that have failed since
         self._queued_bytes = 0
         self.is_draining = False
         self.is_idle = asyncio.Event()
@@ -86,10 +88,22 @@ class Guard:
             self._queued_bytes -= queued_bytes
             queued_bytes = 0
 
+        answer = HeldAnswer(send, is_dead=self._is_dead, on_bytes=leave_queue)
         try:
-            await self._app(scope, receive, HeldAnswer(send, is_dead=self._is_dead, on_bytes=leave_queue))
+            await self._app(scope, receive, answer)
+        except Exception:
+            self._note(is_good=False)
+            raise
         finally:
             leave_queue()
+        self._note(is_good=answer.is_good)
+
+    def _note(self, *, is_good: bool | None) -> None:
+        if is_good:
+            self.answered += 1
+            self.failed_in_row = 0
+        elif is_good is not None:
+            self.failed_in_row += 1
 
 
 def _body_bytes(scope: Scope) -> int:

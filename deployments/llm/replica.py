@@ -13,7 +13,9 @@ from deployments.llm.adapter_files import Label
 from deployments.llm.adapter_metrics import AdapterWatcher
 from deployments.llm.adapter_shelf import WORLD, AdapterShelf, World
 from deployments.llm.adapters import AdapterHost
-from deployments.llm.engine import Engine
+from deployments.llm.engine import AsgiApp, Engine
+from deployments.llm.generation_probe import GenerationProbe
+from deployments.llm.health_watch import HealthWatch, Signs
 from deployments.llm.port import ReplicaPort
 from serve_app.config import VariantConfig
 from serve_app.contracts import EngineLoad, ReplicaEntry, ReplicaState
@@ -23,6 +25,8 @@ logger = logging.getLogger("ray.serve")
 
 HEARTBEAT_S = 0.5
 TELL_TIMEOUT_S = 5.0
+HEALTH_TIMEOUT_S = 5.0  # of a look at the engine's processes, which waits for nothing
+GIVEN_UP_DRAIN_S = 10.0  # for the streams of an engine that gives no answers: its accelerators are for the next replica
 
 
 class DirectoryClient(Protocol):
@@ -76,6 +80,9 @@ class LlmReplica:
         self._port: ReplicaPort | None = None
         self._seq = itertools.count(1)
         self._heart: asyncio.Task[None] | None = None
+        self._probe: GenerationProbe | None = None
+        self._watch: HealthWatch | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._entry = ReplicaEntry(
             replica_id=identity.replica_id,
@@ -107,7 +114,21 @@ class LlmReplica:
             raise
         self._port = port
         self._entry = replace(self._entry, url=url, state=ReplicaState.READY)
+        self._begin_watch(app, port)
         await self._beat()
+
+    def _begin_watch(self, app: AsgiApp, port: ReplicaPort) -> None:
+        config = self._config.engine.health
+        if not config.probe_interval_s:
+            return
+        guard, engine = port.guard, self._engine
+
+        def signs() -> Signs:
+            return Signs(guard.open_requests, guard.answered, failed_in_row=guard.failed_in_row, steps=engine.steps())
+
+        self._probe = GenerationProbe(app, self._identity.model)
+        self._watch = HealthWatch(self._probe, config, signs=signs)
+        self._watching = asyncio.create_task(self._watch.keep())
 
     def _new_shelf(self) -> AdapterShelf | None:
         room = self._config.engine.lora
@@ -120,8 +141,10 @@ class LlmReplica:
         return AdapterShelf(adapters, model=self._identity.model, room=room, world=world, watcher=self._adapter_watcher)
 
     def load(self) -> EngineLoad:
-        """Return the engine's load with what is counted on the port."""
+        """Return the engine's load with what is counted on the port, and without the replica's own probe."""
         load = self._engine.load()
+        if self._probe is not None and self._probe.is_open:
+            load = _without_one(load)
         if self._port is None:
             return load
         guard = self._port.guard
@@ -133,10 +156,16 @@ class LlmReplica:
         )
 
     async def check_health(self) -> None:
-        """Raise when the engine can no longer serve, or Routers can no longer learn of this replica."""
+        """Raise when the engine can no longer serve, or Routers can no longer learn of this replica; never waits long."""
         if self._heart is not None and self._heart.done():
             raise RuntimeError("the replica no longer tells the directory about itself")
-        await self._engine.check_health()
+        if self._watch is not None and self._watch.failure:
+            raise RuntimeError(self._watch.failure)
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self._engine.check_health()
+        except TimeoutError as err:
+            raise RuntimeError(f"the engine did not say within {HEALTH_TIMEOUT_S:g} s whether it is well") from err
 
     async def stop(self) -> None:
         """Drain: refuse new work, wait for open streams, then free the engine. A second call does nothing."""
@@ -146,8 +175,9 @@ class LlmReplica:
         try:
             if self._port is not None:
                 await self._drain(self._port)
-            if self._heart is not None:
-                self._heart.cancel()
+            for task in (self._heart, self._watching):
+                if task is not None:
+                    task.cancel()
             await self._tell(lambda: self._directory.deregister(self._identity.replica_id))
             if self._port is not None:
                 await self._port.stop()
@@ -159,9 +189,13 @@ class LlmReplica:
     async def _drain(self, port: ReplicaPort) -> None:
         self._entry = replace(self._entry, state=ReplicaState.DRAINING)
         port.guard.is_draining = True
-        await self._tell(lambda: self._directory.drain(self._identity.replica_id))
         budget_s = max(0.0, self._config.drain_timeout_s - self._drain_margin_s)
-        if not await port.drain(budget_s):
+        if self._watch is not None and self._watch.failure:
+            budget_s = min(budget_s, GIVEN_UP_DRAIN_S)
+        # Side by side: a directory that is away must not take its time from the streams'.
+        telling = self._tell(lambda: self._directory.drain(self._identity.replica_id))
+        _, is_done = await asyncio.gather(telling, port.drain(budget_s))
+        if not is_done:
             logger.warning("drain timed out after %.0f s with %d streams open", budget_s, port.guard.open_requests)
 
     async def _keep_beating(self) -> None:
@@ -171,11 +205,11 @@ class LlmReplica:
             await self._beat()
 
     async def _step_back_if_ill(self) -> None:
-        """Take no more work once the engine is dead: Serve needs some checks of its own before it replaces the replica."""
+        """Take no more work once the engine is dead or gives no answers: until Serve replaces the replica, time passes."""
         if self._port is None or self._port.guard.is_draining:
             return
         try:
-            await self._engine.check_health()
+            await self.check_health()
         except Exception as err:
             logger.warning("the engine cannot go on, so this replica takes no more work: %s", err)
             self._port.guard.is_draining = True
@@ -192,3 +226,10 @@ class LlmReplica:
             await asyncio.wait_for(say(), timeout=TELL_TIMEOUT_S)
         except Exception as err:
             logger.warning("the directory did not answer: %s", err)
+
+
+def _without_one(load: EngineLoad) -> EngineLoad:
+    """Return a load with one request less, or a replica that probes itself would never count as idle."""
+    if load.running:
+        return replace(load, running=load.running - 1)
+    return replace(load, waiting=max(0, load.waiting - 1))

@@ -6,12 +6,9 @@ For load tests, autoscaling studies and quick integration tests. Its answers say
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
-import os
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
@@ -21,13 +18,16 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from deployments.llm.engine import CURRENT_ADAPTER, AdapterEngine, AsgiApp, LoadedAdapter
+from deployments.llm.simulated_answer import EngineDied, SimulatedAnswer
+from deployments.llm.simulated_faults import GARBAGE, Fault, Faults, spoil
+from deployments.llm.simulated_tokens import BadPrompt, Token, generate, prompt_ids
 from deployments.rate import Rate
 from deployments.slots import Slots
 from serve_app.config import SimulatedLatency
 from serve_app.contracts import EngineLoad
 
-WORDS = ("simulated", "answer", "with", "no", "model", "behind", "it")
 DEFAULT_TOKENS = 16
+_DEAD = "this simulated engine plays dead (faults.dead)"
 
 
 class _BadField(ValueError):
@@ -59,7 +59,8 @@ class SimulatedEngine:
         self._latency = latency
         self._slots = Slots(latency.slots)
         self._generated = Rate(clock=clock)
-        self._requests = 0
+        self._faults = Faults(latency.faults)
+        self._steps = 0
         self._adapters = SimulatedAdapters()
 
     async def start(self) -> AsgiApp:
@@ -72,7 +73,7 @@ class SimulatedEngine:
             Route("/v1/completions", self._complete, methods=["POST"]),
             Route("/v1/models", self._models, methods=["GET"]),
         ]
-        return Starlette(routes=routes)
+        return Starlette(routes=[*routes, *self._faults.routes()])
 
     def phase(self) -> str:
         """Return nothing: its start has no parts."""
@@ -89,16 +90,22 @@ class SimulatedEngine:
             tokens_per_s=self._generated.per_s(),
         )
 
+    def steps(self) -> int:
+        """Return the tokens generated so far."""
+        return self._steps
+
     def adapters(self) -> AdapterEngine:
         """Return what takes adapters in: answers of their requests begin with the adapter and its version."""
         return self._adapters
 
     def is_dead(self) -> bool:
-        """Return False: it dies with its process only."""
-        return False
+        """Whether it plays dead."""
+        return self._faults.is_dead
 
     async def check_health(self) -> None:
-        """Always healthy."""
+        """Raise EngineDied when it plays dead."""
+        if self._faults.is_dead:
+            raise EngineDied(_DEAD)
 
     async def stop(self) -> None:
         """Hold nothing, free nothing."""
@@ -108,94 +115,76 @@ class SimulatedEngine:
         return JSONResponse({"object": "list", "data": [card]})
 
     async def _chat(self, request: Request) -> Response:
-        return await self._answer(await request.body(), kind="chat")
+        return await self._serve(request, is_chat=True)
 
     async def _complete(self, request: Request) -> Response:
-        return await self._answer(await request.body(), kind="text")
+        return await self._serve(request, is_chat=False)
 
-    async def _answer(self, raw: bytes, *, kind: str) -> Response:
+    async def _serve(self, request: Request, *, is_chat: bool) -> Response:
         try:
-            body = json.loads(raw)
-            count = _answer_tokens(body)
+            asked = _Asked(await request.body())
         except _BadField as err:
             return _bad_request(str(err), err.param)
         except (ValueError, AttributeError) as err:
             return _bad_request(f"the body is not a JSON object: {err}", None)
-        if (failed := await self._fault()) is not None:
-            return failed
-        prompt_tokens = len(json.dumps(body.get("messages") or body.get("prompt") or "")) // 4
-        adapter = CURRENT_ADAPTER.get()
-        words = WORDS if adapter is None else (adapter.key, *WORDS)
-        tokens = self._tokens(prompt_tokens, itertools.islice(itertools.cycle(words), count))
-        shape = _Shape(kind, self._model if adapter is None else adapter.public_name)
-        if body.get("stream"):
-            return StreamingResponse(shape.stream(tokens), media_type="text/event-stream")
-        text = "".join([token async for token in tokens])
-        return JSONResponse(shape.whole(text, prompt_tokens, count))
-
-    async def _fault(self) -> Response | None:
-        """Do to this request what is configured: shares are spread evenly over the requests."""
-        faults = self._latency.faults
-        self._requests += 1
-        if faults.crash_after_requests is not None and self._requests > faults.crash_after_requests:
-            os._exit(1)  # as a killed process would: nothing is drained, nobody is told
-        if _is_due(self._requests, faults.hang_ratio):
+        fault = self._faults.next(request)
+        if fault is Fault.HANG:
             await asyncio.Event().wait()
-        if _is_due(self._requests, faults.error_ratio):
-            error = {"message": "simulated fault", "type": "server_error", "param": None, "code": 500}
-            return JSONResponse({"error": error}, status_code=500)
-        return None
+        if fault is Fault.ERROR:
+            return _failed("simulated fault")
+        if fault is Fault.GARBAGE:
+            return Response(GARBAGE, media_type="text/event-stream" if asked.is_stream else "application/json")
+        try:
+            return await self._answer(asked, fault, is_chat=is_chat)
+        except EngineDied as err:
+            return _failed(str(err))
 
-    async def _tokens(self, prompt_tokens: int, words: Iterator[str]) -> AsyncGenerator[str, None]:
+    async def _answer(self, asked: _Asked, fault: Fault | None, *, is_chat: bool) -> Response:
+        adapter = CURRENT_ADAPTER.get()
+        words = generate(asked.prompt, adapter=None if adapter is None else adapter.key)
+        tokens = self._tokens(len(asked.prompt), itertools.islice(words, asked.count))
+        model = self._model if adapter is None else adapter.public_name
+        answer = SimulatedAnswer(model, asked.prompt, is_chat=is_chat, has_ids=asked.has_ids)
+        if asked.is_stream:
+            events = answer.stream(tokens)
+            if fault is not None:
+                events = spoil(events, fault, after=asked.count // 2 + (1 if asked.has_ids and is_chat else 0))
+            return StreamingResponse(events, media_type="text/event-stream")
+        raw = json.dumps(answer.whole([token async for token in tokens])).encode()
+        if fault is None or fault is Fault.SILENT_END:  # which is of streams
+            return Response(raw, media_type="application/json")
+        return StreamingResponse(
+            spoil(_halves(raw), fault, after=1), media_type="application/json", headers={"content-length": str(len(raw))}
+        )
+
+    async def _tokens(self, prompt_tokens: int, tokens: Iterator[Token]) -> AsyncGenerator[Token, None]:
         async with self._slots:
-            await asyncio.sleep(prompt_tokens * self._latency.prefill_s_per_token)
+            await self.check_health()
+            await asyncio.sleep(prompt_tokens * self._latency.prefill_s_per_token * self._faults.slow_factor)
             # Absolute deadlines: late wake-ups of a busy machine must not add up to a slower simulated engine.
             due_s = time.monotonic()
-            for word in words:
-                due_s += self._latency.decode_s_per_token
+            for token in tokens:
+                due_s += self._latency.decode_s_per_token * self._faults.slow_factor
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+                await self.check_health()
                 self._generated.add(1)
-                yield word + " "
+                self._steps += 1
+                yield token
 
 
-class _Shape:
-    """OpenAI's response objects for one answer."""
+class _Asked:
+    """What the body of a request says."""
 
-    def __init__(self, kind: str, model: str) -> None:
-        self._is_chat = kind == "chat"
-        self._head = {
-            "id": f"{'chatcmpl' if self._is_chat else 'cmpl'}-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": "simulated",
-        }
-
-    async def stream(self, tokens: AsyncGenerator[str, None]) -> AsyncGenerator[bytes, None]:
-        """Yield one server-sent event per token, a last one with the finish reason, then [DONE]."""
-        async with contextlib.aclosing(tokens):  # a client that leaves gives its slot back at once
-            async for token in tokens:
-                yield self._event(token, None)
-        yield self._event("", "length")
-        yield b"data: [DONE]\n\n"
-
-    def whole(self, text: str, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-        """Return the answer of a request that did not ask for a stream."""
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "logprobs": None}
-        choice |= {"message": {"role": "assistant", "content": text}} if self._is_chat else {"text": text}
-        total = prompt_tokens + completion_tokens
-        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
-        kind = "chat.completion" if self._is_chat else "text_completion"
-        return {**self._head, "object": kind, "choices": [choice], "usage": usage}
-
-    def _event(self, token: str, finish_reason: str | None) -> bytes:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "logprobs": None}
-        choice |= {"delta": {"content": token} if token else {}} if self._is_chat else {"text": token}
-        kind = "chat.completion.chunk" if self._is_chat else "text_completion"
-        return b"data: " + json.dumps({**self._head, "object": kind, "choices": [choice]}).encode() + b"\n\n"
-
-
-def _is_due(number: int, ratio: float) -> bool:
-    return int(number * ratio) > int((number - 1) * ratio)
+    def __init__(self, raw: bytes) -> None:
+        """Raises ValueError or AttributeError for what is no JSON object, _BadField for a field."""
+        body = json.loads(raw)
+        self.count = _answer_tokens(body)
+        self.is_stream = bool(body.get("stream"))
+        self.has_ids = bool(body.get("return_token_ids"))
+        try:
+            self.prompt = prompt_ids(body)
+        except BadPrompt as err:
+            raise _BadField("prompt", str(err)) from err
 
 
 def _answer_tokens(body: dict[str, Any]) -> int:
@@ -207,6 +196,17 @@ def _answer_tokens(body: dict[str, Any]) -> int:
     return DEFAULT_TOKENS
 
 
+async def _halves(raw: bytes) -> AsyncGenerator[bytes, None]:
+    middle = len(raw) // 2
+    yield raw[:middle]
+    yield raw[middle:]
+
+
 def _bad_request(message: str, param: str | None) -> Response:
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": "invalid_request"}
     return JSONResponse({"error": error}, status_code=400)
+
+
+def _failed(message: str) -> Response:
+    error = {"message": message, "type": "server_error", "param": None, "code": 500}
+    return JSONResponse({"error": error}, status_code=500)

@@ -18,6 +18,7 @@ from deployments.llm.sources import WeightsFolder, weights_folder
 from deployments.llm.stages import Rendezvous, Stages
 from deployments.llm.vllm_args import is_streamed, parse_args, vllm_args
 from deployments.llm.vllm_lora import attach_lora
+from deployments.llm.vllm_stats import LatestStats
 from deployments.llm.worker_extension import StageExtension
 from deployments.rate import Rate
 from serve_app.config import EngineConfig, VariantConfig, source_kind
@@ -57,7 +58,7 @@ class VllmEngine:
         self._stages = stages
         self._phases = phases or StartPhases(timeout_s=config.engine.start_timeout_s, clock=clock)
         self._llm: AsyncLLM | None = None
-        self._latest = _LatestStats(Rate(clock=clock))
+        self._latest = LatestStats(Rate(clock=clock))
         self._weights: WeightsFolder | None = None
         self._adapters: AdapterEngine | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -140,6 +141,10 @@ class VllmEngine:
         slots = self._llm.vllm_config.scheduler_config.max_num_seqs
         return replace(load, slots=slots, tokens_per_s=self._latest.tokens.per_s())
 
+    def steps(self) -> int:
+        """Return the steps that the engine has told of, with the warm-up's."""
+        return self._latest.steps
+
     def is_dead(self) -> bool:
         """Whether a part of the engine is gone."""
         return bool(self._failure) or (self._llm is not None and self._llm.errored)
@@ -162,43 +167,6 @@ class VllmEngine:
                 ends.callback(self._stages.stop)
             if self._llm is not None:
                 await asyncio.to_thread(self._llm.shutdown, timeout=SHUTDOWN_S)
-
-
-class _LatestStats:
-    """Keeps the newest SchedulerStats and counts tokens; vLLM calls it from the replica's own event loop."""
-
-    def __init__(self, tokens: Rate) -> None:
-        self.load = EngineLoad()
-        self.tokens = tokens
-
-    def record(self, scheduler_stats: Any, iteration_stats: Any) -> None:
-        """Take what one step of the engine was; vLLM leaves out what there is nothing to say of."""
-        if scheduler_stats is not None:
-            self.load = EngineLoad(
-                waiting=scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
-                running=scheduler_stats.num_running_reqs,
-                kv_cache_usage_ratio=scheduler_stats.kv_cache_usage,
-            )
-        if iteration_stats is not None:
-            self.tokens.add(iteration_stats.num_generation_tokens)
-
-    def factory(self) -> Any:
-        """Return a vLLM StatLoggerFactory which records here."""
-        from vllm.v1.metrics.loggers import StatLoggerBase
-
-        latest = self
-
-        class Recorder(StatLoggerBase):  # type: ignore[misc]  # vllm ships no types
-            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:  # noqa: ARG002
-                self.engine_index = engine_index
-
-            def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-                latest.record(scheduler_stats, iteration_stats)
-
-            def log_engine_initialized(self) -> None:
-                pass
-
-        return Recorder
 
 
 async def _warm_up(llm: AsyncLLM) -> None:
@@ -280,7 +248,7 @@ async def _give_up(loading: asyncio.Future[AsyncLLM]) -> None:
         await asyncio.to_thread(loading.result().shutdown, timeout=SHUTDOWN_S)
 
 
-def _new_llm(args: Any, latest: _LatestStats) -> AsyncLLM:
+def _new_llm(args: Any, latest: LatestStats) -> AsyncLLM:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM

@@ -15,6 +15,9 @@ from serve_app.errors import BadRequest
 if TYPE_CHECKING:
     import pyarrow as pa
 
+KEY_COLUMN = "id"
+# Lance then refuses a commit that adds a key which another writer has added since, and merges again.
+_KEY_MARK = b"lance-schema:unenforced-primary-key:position"
 TEXT_COLUMN = "passage"  # what BM25 reads: title, headings and text of the chunk
 VECTOR_COLUMN = "vector"  # float32, as many as the fingerprint's dimension
 CHUNK_COLUMNS = ["id", "document_id", "ordinal", "title", "headings", "text", "start", "end"]
@@ -37,7 +40,7 @@ def schema_for(fingerprint: EmbeddingFingerprint) -> pa.Schema:
 
     return pa.schema(
         [
-            pa.field("id", pa.string(), nullable=False),
+            pa.field(KEY_COLUMN, pa.string(), nullable=False, metadata={_KEY_MARK: b"1"}),
             pa.field("document_id", pa.string(), nullable=False),
             pa.field("content_hash", pa.string(), nullable=False),
             pa.field("ordinal", pa.int32(), nullable=False),
@@ -69,6 +72,11 @@ def fingerprint_in(schema: pa.Schema, collection: str) -> EmbeddingFingerprint:
 def has_attributes(schema: pa.Schema) -> bool:
     """Whether the collection can hold attributes; those made by Manta 0.1.0 cannot until they are written to."""
     return set(ATTRIBUTE_COLUMNS) <= set(schema.names)
+
+
+def has_key(schema: pa.Schema) -> bool:
+    """Whether LanceDB knows what makes a chunk the same one; in collections made by Manta 0.1.0 it does not yet."""
+    return _KEY_MARK in (schema.field(KEY_COLUMN).metadata or {})
 
 
 def to_table(documents: Iterable[EmbeddedDocument], schema: pa.Schema) -> pa.Table:

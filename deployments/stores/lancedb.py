@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments.stores.fusion import fuse
+from deployments.stores.lance_commits import committed, created
 from deployments.stores.lance_filters import attribute_updates, condition
 from deployments.stores.lance_rows import (
     CHUNK_COLUMNS,
+    KEY_COLUMN,
     TEXT_COLUMN,
     VECTOR_COLUMN,
     check_name,
@@ -22,11 +25,13 @@ from deployments.stores.lance_rows import (
     to_chunk,
     to_table,
 )
+from deployments.stores.lance_upkeep import cover_attributes, cover_key, cover_some_rows, index_of
 from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, Vector
 from serve_app.errors import EmbeddingMismatch, EmptyCollection, Unavailable
 from serve_app.filters import Filter, Scalar
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from lancedb.db import AsyncConnection
     from lancedb.table import AsyncTable
 
@@ -36,19 +41,14 @@ KEEP_VERSIONS_S = 3600.0  # a reader that opened an old version may finish with 
 CANDIDATES_PER_HIT = 4  # each ranking is read this much deeper than the answer, so that fusion can see both
 MIN_CANDIDATES = 50
 DELETE_BATCH = 500  # document ids in one SQL condition
-# Words of questions that say nothing about the answer. The usual English list also holds `for`, `if`, `in`, `is`,
-# `not`, `with`: in technical documents those are names, so they stay searchable.
-STOP_WORDS = (
-    "a an and are be but can could do does did how i it its me my of on or please should such tell that the their "
-    "then there these they this to use used using was what when where which who why will would you your"
-)
 
 
 class LanceStore:
     """VectorStore on LanceDB. Cheap to make and to pickle: it connects at the first call.
 
     Writes are single commits, so a reader sees a batch whole or not at all, and an interrupted run leaves whole
-    batches behind that a rerun completes. Other processes see a commit after at most ``refresh_s`` seconds.
+    batches behind that a rerun completes. Other processes see a commit after at most ``refresh_s`` seconds. Several
+    processes may write to one collection: of two versions of a document that are written at once, one stays, whole.
 
     Args:
         uri: folder or s3:// URI; a missing folder is created by the first write.
@@ -77,13 +77,11 @@ class LanceStore:
         """
         table = await self._find(collection)
         if table is None:
-            try:
-                table = await (await self._connect()).create_table(collection, schema=schema_for(fingerprint))
-            except ValueError:  # another process was faster
-                table = await self._get(collection)
+            table = await self._make(collection, schema_for(fingerprint))
         stored = fingerprint_in(await table.schema(), collection)
         if stored != fingerprint:
             raise EmbeddingMismatch(collection, str(stored), str(fingerprint))
+        await cover_key(table)
 
     async def documents(self, collection: str) -> Mapping[str, str]:
         """Return document id -> content hash of every stored document; empty when there is no collection."""
@@ -103,16 +101,16 @@ class LanceStore:
         if not documents:
             return
         table = await self._get(collection)
-        await _cover_attributes(table)
+        await cover_attributes(table)
         rows = to_table(documents, await table.schema())
-        await (
-            table.merge_insert("id")
+        merge = (
+            table.merge_insert(KEY_COLUMN)
             .when_matched_update_all()
             .when_not_matched_insert_all()
             .when_not_matched_by_source_delete(is_one_of("document_id", [d.document_id for d in documents]))
-            .execute(rows)
         )
-        await _cover_some_rows(table)
+        await committed(table, lambda: merge.execute(rows))
+        await cover_some_rows(table)
 
     async def delete_documents(self, collection: str, document_ids: Sequence[str]) -> int:
         """Delete documents with their chunks; return how many chunks went."""
@@ -121,7 +119,8 @@ class LanceStore:
             return 0
         before = await table.count_rows()
         for i in range(0, len(document_ids), DELETE_BATCH):
-            await table.delete(is_one_of("document_id", document_ids[i : i + DELETE_BATCH]))
+            where = is_one_of("document_id", document_ids[i : i + DELETE_BATCH])
+            await committed(table, partial(table.delete, where))
         return before - await table.count_rows()
 
     async def chunks_of(self, collection: str, document_id: str) -> list[Chunk]:
@@ -136,9 +135,9 @@ class LanceStore:
         """Give a stored document other attributes, in one commit; its chunks stay."""
         table = await self._find(collection)
         if table is not None:
-            await _cover_attributes(table)
+            await cover_attributes(table)
             where = is_one_of("document_id", [document_id])
-            await table.update(updates_sql=attribute_updates(attributes), where=where)
+            await committed(table, lambda: table.update(updates_sql=attribute_updates(attributes), where=where))
 
     async def drop(self, collection: str) -> None:
         """Delete a collection with all it holds; one that is not there is no error."""
@@ -151,12 +150,13 @@ class LanceStore:
         table = await self._get(collection)
         if (rows := await table.count_rows()) == 0:
             return
-        await _cover_some_rows(table)
-        if rows >= self._vector_index_rows and await _index_of(table, VECTOR_COLUMN) is None:
+        await cover_some_rows(table)
+        if rows >= self._vector_index_rows and await index_of(table, VECTOR_COLUMN) is None:
             from lancedb.index import IvfPq
 
-            await table.create_index(VECTOR_COLUMN, config=IvfPq(distance_type="cosine"))
-        await table.optimize(cleanup_older_than=timedelta(seconds=KEEP_VERSIONS_S))
+            config = IvfPq(distance_type="cosine")
+            await committed(table, lambda: table.create_index(VECTOR_COLUMN, config=config))
+        await committed(table, lambda: table.optimize(cleanup_older_than=timedelta(seconds=KEEP_VERSIONS_S)))
 
     async def search(
         self, collection: str, vector: Vector, *, text: str, top_k: int, filters: Filter | None = None
@@ -196,6 +196,13 @@ class LanceStore:
 
             self._connection = await lancedb.connect_async(self._uri, read_consistency_interval=self._refresh)
         return self._connection
+
+    async def _make(self, collection: str, schema: pa.Schema) -> AsyncTable:
+        connection = await self._connect()
+        try:
+            return await created(collection, lambda: connection.create_table(collection, schema=schema))
+        except ValueError:  # another process was faster
+            return await self._get(collection)
 
     async def _find(self, collection: str) -> AsyncTable | None:
         check_name(collection)
@@ -248,32 +255,3 @@ async def _matching(table: AsyncTable, question: _Question, where: str | None) -
     query = table.query().nearest_to_text(MatchQuery(question.text, TEXT_COLUMN))  # type: ignore[call-arg]
     query = query if where is None else query.where(where)
     return await query.select([*CHUNK_COLUMNS, "_score"]).limit(question.depth).to_list()
-
-
-async def _cover_attributes(table: AsyncTable) -> None:
-    """Give a collection of Manta 0.1.0 the columns of attributes; its documents have none but id and title."""
-    if not has_attributes(await table.schema()):
-        try:
-            await table.add_columns(attribute_updates({}))
-        except RuntimeError:  # another process was faster
-            await table.checkout_latest()  # type: ignore[no-untyped-call]
-            if not has_attributes(await table.schema()):
-                raise
-
-
-async def _index_of(table: AsyncTable, column: str) -> Any | None:
-    return next((index for index in await table.list_indices() if index.columns == [column]), None)
-
-
-async def _cover_some_rows(table: AsyncTable) -> None:
-    """Make sure that the BM25 index exists and covers at least one row.
-
-    LanceDB scores rows that the index does not cover by the index's statistics. Without an index, or with one that
-    covers nothing (made on an empty table, or all of its rows since replaced), there are none and BM25 is wrong.
-    """
-    index = await _index_of(table, TEXT_COLUMN)
-    if (index is None or index.num_indexed_rows == 0) and await table.count_rows() > 0:
-        from lancedb.index import FTS
-
-        config = FTS(with_position=False, stem=True, remove_stop_words=True, custom_stop_words=STOP_WORDS.split())
-        await table.create_index(TEXT_COLUMN, config=config, replace=True)

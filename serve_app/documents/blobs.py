@@ -9,12 +9,18 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
+from serve_app.errors import Unavailable
+
 PARTIAL = ".partial-"  # a write that was not finished; nobody reads it
+RETRY_AFTER_S = 30.0  # a full disk is not emptied sooner
 FOLDERS = ("files/file-*", "stores/vs_*")  # nothing else below the root is looked at
 
 
 class BlobStore(Protocol):
-    """Where records and uploads are kept. A write is seen whole or not at all, and is durable when it returns."""
+    """Where records and uploads are kept. A write is seen whole or not at all, and is durable when it returns.
+
+    Each call may raise Unavailable.
+    """
 
     async def put(self, key: str, data: bytes) -> None:
         """Store an object in place of what was there."""
@@ -40,8 +46,16 @@ class FolderBlobs:
         self._root = root
 
     async def put(self, key: str, data: bytes) -> None:
-        """Write next to the place, then rename: a crash leaves the old object or the new one."""
-        await asyncio.to_thread(self._put, key, data)
+        """Write next to the place, then rename: a crash leaves the old object or the new one.
+
+        Raises:
+            Unavailable: the disk is full or refuses; the old object stays.
+        """
+        try:
+            await asyncio.to_thread(self._put, key, data)
+        except OSError as err:
+            said = f"uploads cannot be kept now: {err.strerror}; whoever runs this frees space where vector_stores.uri is"
+            raise Unavailable(said, retry_after_s=RETRY_AFTER_S) from err
 
     async def get(self, key: str) -> bytes:
         """Return an object. Raises KeyError when it is not there."""
@@ -62,11 +76,15 @@ class FolderBlobs:
         target = self._root / key
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=PARTIAL, dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, target)
+        except OSError:
+            os.unlink(name)  # what there is of it would take up a full disk until the next start
+            raise
         _sync(target.parent)
 
     def _delete(self, key: str) -> None:

@@ -74,13 +74,23 @@ class EmbeddingClient:
             model=embedding["model"], dimension=embedding["dimension"], normalized=embedding["normalized"]
         )
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str], *, budget_s: float | None = None) -> list[list[float]]:
         """Return one vector per text, in order.
 
         Raises:
             BadRequest: the platform refuses a text.
             Unavailable: the platform is not running, stays busy, or answers something else.
+            DeadlineExceeded: there was no answer within ``budget_s`` seconds.
         """
+        try:
+            async with asyncio.timeout(budget_s) as limit:
+                return await self._embedded(texts)
+        except TimeoutError as err:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded(f"{self._base_url} did not answer within {budget_s:g} s") from err
+
+    async def _embedded(self, texts: Sequence[str]) -> list[list[float]]:
         # A passage has its title and headings above it, and may so be longer than the embedder reads.
         body = {"model": self._embedder, "input": list(texts), "encoding_format": "float", "truncate_prompt_tokens": -1}
         data = (await self._call("POST", "/v1/embeddings", body)).get("data")

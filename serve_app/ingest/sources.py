@@ -47,7 +47,7 @@ def find_sources(path: Path, root_name: str | None = None) -> SourceSet:
     Raises:
         BadRequest: the path is missing, or there is nothing under it that can be read.
     """
-    path = path.expanduser().absolute()
+    path = _home_expanded(path).absolute()
     if path.is_file():
         root = root_name or path.parent.name
         return SourceSet(root, (SourceFile(path, f"{root}/{path.name}"),), ignored=0, is_whole=False)
@@ -81,6 +81,15 @@ def opened(source: str | Path, root_name: str | None = None, *, console: Console
         folder = fetch(remote, storage, kind="documents", on_progress=report)
     with folder:
         yield replace(find_sources(folder.path, root_name or place.name), ignored=remote.left_out)
+
+
+def _home_expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as err:  # ~name of no user, or no home folder
+        raise BadRequest(
+            f"{path} does not exist: {path.parts[0]} is no home folder here; write the path out", param="path"
+        ) from err
 
 
 def _is_readable(name: str) -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from serve_app import metrics
 from serve_app.gateway import Gateway
+from serve_app.pool import PRIORITY
 from serve_app.rollout.histogram import GROWTH, Histogram, bucket_end_s, bucket_index
 
 
 class GatewayMetrics(Collector):
-    """Collects gaps between events, open streams, held requests and ejections of one gateway."""
+    """Collects gaps between events, open streams, ejections, and who waits or was refused, of one gateway."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -29,10 +30,13 @@ class GatewayMetrics(Collector):
         none = {(split.name, variant): 0 for split in self._gateway.view.table.splits for variant in split.weights}
         yield _gauge(metrics.STREAMS_OPEN, none | self._gateway.attempts.streams_open())
         yield _gauge(metrics.HELD_REQUESTS, none | self._gateway.pool.held())
-        ejections = CounterMetricFamily(metrics.EJECTIONS.name, metrics.EJECTIONS.help, labels=metrics.EJECTIONS.labels)
-        for key, count in self._gateway.pool.ejections.items():
-            ejections.add_metric(key, count)
-        yield ejections
+        yield _gauge(metrics.EXPECTED_WAIT_SECONDS, none | self._gateway.pool.room.expected_waits_s(PRIORITY))
+        yield _counter(metrics.EJECTIONS, self._gateway.pool.ejections.items())
+        yield _gauge(metrics.EJECTED_REPLICAS, none | self._gateway.pool.ejected_by_variant())
+        refused = self._gateway.budgets.refused
+        yield _counter(metrics.RETRIES_REFUSED, (((model,), count) for model, count in refused.items()))
+        yield _counter(metrics.HEDGES, self._gateway.hedges.counts.items())
+        yield _counter(metrics.SHED, self._gateway.pool.room.shedding.refused.items())
 
 
 def buckets(counted: Histogram, ends: Iterable[float]) -> Iterator[tuple[str, float]]:
@@ -51,7 +55,14 @@ def about_sum_s(counted: Histogram) -> float:
     return sum((count * bucket_end_s(index) for index, count in counted.counts.items()), 0.0) / math.sqrt(GROWTH)
 
 
-def _gauge(declared: metrics.Metric, values: dict[tuple[str, str], int]) -> GaugeMetricFamily:
+def _counter(declared: metrics.Metric, counts: Iterable[tuple[tuple[str, ...], int]]) -> CounterMetricFamily:
+    family = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
+    for labels, count in counts:
+        family.add_metric(labels, count)
+    return family
+
+
+def _gauge(declared: metrics.Metric, values: Mapping[tuple[str, str], float]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(declared.name, declared.help, labels=declared.labels)
     for key, value in values.items():
         family.add_metric(key, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
@@ -14,13 +15,15 @@ from typing import Any, Literal, NamedTuple, Self
 
 from serve_app.answerer import Answerer
 from serve_app.contracts import TraceLink
-from serve_app.errors import ErrorKind, PlatformError
+from serve_app.deadline import NO_DEADLINE, Deadline
+from serve_app.errors import DeadlineExceeded, ErrorKind, PlatformError
 from serve_app.observing.tracing_context import TraceContext, new_span_id
 from serve_app.rollout.telemetry import Outcome
 from serve_app.usage import Usage
 
 Front = Literal["rest", "grpc"]
 NONE = "none"  # the label of what nobody knows
+CANCELLED = CancelledError.__name__  # how a stage ends that its client, or its time, has cut off
 STAGES = ("authenticate", "admit", "condense", "retrieve", "prompt", "embed", "queue", "first_token", "answer", "stream")
 Stage = Literal["authenticate", "admit", "condense", "retrieve", "prompt", "embed", "queue", "first_token", "answer", "stream"]
 
@@ -94,11 +97,14 @@ class RequestRecord:
     details: list[Timing] = field(default_factory=list)  # parts of stages, for traces only
     attempts: list[Outcome | None] = field(default_factory=list)  # None: the replica was stopping and refused
     first_s: float | None = None  # when the first bytes of the answer came
+    continued: int = 0  # times that its stream went on at another replica
     passages: int | None = None  # that a pipeline found
     prompt_estimate: int = 0  # tokens, for want of an answer that tells them
     usage: Usage | None = None
     outcome: RequestOutcome = RequestOutcome.OK
     error: PlatformError | None = None
+    deadline: Deadline = NO_DEADLINE
+    skipped: dict[Stage, str] = field(default_factory=dict)  # stages that the answer does without, and why
     body: Mapping[str, Any] | None = None  # what is asked; only where `logs.prompts` says so
     trace: TraceContext | None = None  # set by the tracer, where one looks on
 
@@ -148,8 +154,18 @@ class RequestRecord:
         self.error = error
         self.outcome = OUTCOME[error.kind]
 
+    def cut_off(self) -> str:
+        """Note that the stage which was cancelled last had run out of time, and return its name; NONE between stages."""
+        for i, timing in reversed(list(enumerate(self.timings))):
+            if timing.error == CANCELLED:
+                self.timings[i] = timing._replace(error=DeadlineExceeded.code)
+                return timing.stage
+        return NONE
+
     def leave(self) -> None:
-        """Note that the client has left; it may have had its answer by then."""
+        """Note that the client has left; it may have had its answer by then, or heard of an error."""
+        if self.error is not None:
+            return
         self.outcome = RequestOutcome.OK if self._last is Outcome.OK else RequestOutcome.CANCELLED
 
     def close(self) -> None:

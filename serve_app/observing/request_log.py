@@ -76,6 +76,7 @@ def line_fields(record: RequestRecord, *, ended_at_s: float) -> dict[str, Any]:
         "ttft_ms": None if record.ttft_s is None else _ms(record.ttft_s),
         "queue_ms": _ms(record.took_s("queue")) if record.attempts else None,
         "stages": _stages(record),
+        "skipped": dict(record.skipped),
         "attempts": [DRAINING if outcome is None else outcome.value for outcome in record.attempts],
     }
 

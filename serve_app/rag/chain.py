@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from serve_app.config_pipelines import PipelineConfig, PipelineVersionConfig
-from serve_app.contracts import Hit, SearchQuery
-from serve_app.errors import BadRequest, EmptyCollection, NoPassages, UnknownCollection, UnknownModel
+from serve_app.contracts import Hit
+from serve_app.errors import BadRequest, NoPassages, UnknownCollection, UnknownModel
 from serve_app.gateway import Call, Gateway, Reply
 from serve_app.rag.chat import ChatForm, CompletionsForm
 from serve_app.rag.citations import Citations
@@ -22,6 +22,7 @@ from serve_app.rag.observed import observed
 from serve_app.rag.overrides import SearchPlan, search_plan, wished_collection, without_retrieval
 from serve_app.rag.refusals import refused
 from serve_app.rag.responses import ResponsesForm
+from serve_app.rag.retrieval import RETRIEVAL, retrieve
 from serve_app.rag.wire import WireForm
 from serve_app.view import Prompt
 
@@ -44,7 +45,7 @@ async def ask(gateway: Gateway, call: Call, pipeline: PipelineConfig, *, clock: 
         BadRequest: the endpoint is none of a pipeline's, the request has no question, or its ``retrieval`` is wrong.
         Forbidden: the caller's key does not cover the collection.
         EmptyCollection, NoPassages: nothing was found, and the pipeline says that this is an error.
-        EmbeddingMismatch, DeadlineExceeded: the collection cannot be searched.
+        EmbeddingMismatch, DeadlineExceeded, Unavailable: the collection cannot be searched, or not in time.
         PlatformError: what ``Gateway.relay`` raises.
     """
     form = _form(call.path, pipeline.name)
@@ -74,24 +75,24 @@ async def _answer(gateway: Gateway, call: Call, to: _Asked, *, created: int) -> 
     asked = form.read(without_retrieval(call.body))
     query = await search_query(gateway, call, version=version, prompt=prompt, asked=asked)
     record = call.record
-    with record.stage("retrieve"):
-        hits = await _passages(gateway, version, query=query, plan=plan)
-    record.passages = len(hits)
-    if not hits and version.no_passages == "error":
+    found = await retrieve(gateway, call, version, query=query, plan=plan)
+    record.passages = None if found.skipped else len(found.hits)
+    if not found.hits and not found.skipped and version.no_passages == "error":
         raise NoPassages(plan.collection)
-    if not hits and version.no_passages == "refuse":
+    if not found.hits and not found.skipped and version.no_passages == "refuse":
         findings = Findings(pipeline.name, query, plan, Citations((), ""))
         return refused(call, form, version=version, findings=findings, created=created)
     # Templates are the operator's and may be slow, passages may be long; other callers' streams go on meanwhile.
     with record.stage("prompt"):
-        text, citations = await asyncio.to_thread(_prepared, prompt, asked.question, hits)
+        text, citations = await asyncio.to_thread(_prepared, prompt, asked.question, found.hits)
     callee = gateway.view.callee(version.model)
     if callee is None:  # gone while the passages were searched
         raise UnknownModel(pipeline.name)
     inner = inner_call(call, {**asked.put(text), "model": version.model}, variant=version.variant)
     reply = await gateway.relay(inner, *callee)
-    body = cited(reply.body, form, Findings(pipeline.name, query, plan, citations))
-    return dataclasses.replace(reply, body=body, pipeline_version=version.name)
+    body = cited(reply.body, form, Findings(pipeline.name, query, plan, citations, found.skipped))
+    skipped = (RETRIEVAL,) if found.skipped else ()
+    return dataclasses.replace(reply, body=body, pipeline_version=version.name, skipped=skipped)
 
 
 def _form(path: str, pipeline: str) -> WireForm:
@@ -118,18 +119,6 @@ async def _is_own_store(gateway: Gateway, call: Call, version: PipelineVersionCo
     if wished.startswith(STORE_PREFIX):
         raise UnknownCollection(wished)
     return False
-
-
-async def _passages(gateway: Gateway, version: PipelineVersionConfig, *, query: str, plan: SearchPlan) -> list[Hit]:
-    """Return what was found; nothing only where the version has an answer to that."""
-    search = SearchQuery(plan.collection, version.embedder, query, plan.top_k, filters=plan.filters)
-    try:
-        found = await gateway.stages.retriever.search(search)
-    except (EmptyCollection, UnknownCollection):
-        if version.no_passages == "error":
-            raise
-        return []
-    return [hit for hit in found if version.min_score is None or hit.score >= version.min_score]
 
 
 def _prepared(prompt: Prompt, question: str, hits: Sequence[Hit]) -> tuple[str, Citations]:

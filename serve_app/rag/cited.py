@@ -21,10 +21,13 @@ class Findings:
     query: str
     plan: SearchPlan
     citations: Citations
+    skipped: str | None = None  # why the answer does without passages
 
     def members(self, answer: str) -> Mapping[str, Any]:
         """Return the members that clients find next to the answer."""
-        searched = {"query": self.query, "collection": self.plan.collection, "top_k": self.plan.top_k}
+        searched: dict[str, Any] = {"query": self.query, "collection": self.plan.collection, "top_k": self.plan.top_k}
+        if self.skipped is not None:
+            searched["skipped"] = self.skipped
         return {"citations": self.citations.of(answer), "retrieval": searched}
 
 

@@ -39,17 +39,18 @@ async def search_query(gateway: Gateway, call: Call, *, version: PipelineVersion
     config = version.condense
     if config is None or not asked.history:
         return asked.question
+    timeout_s = call.deadline.bound(config.timeout_s)
     request = await asyncio.to_thread(prompt.render_condense, asked.question, _latest(asked, config))
     try:
         with call.record.stage("condense"):
-            async with asyncio.timeout(config.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 query = await _written(gateway, call, model=config.model or version.model, config=config, request=request)
     except PlatformError as err:
         if err.kind in _CALLERS_OWN:
             raise
         logger.warning("request %s: no query made of its history: %s", call.request_id, err.message)
     except TimeoutError:
-        logger.warning("request %s: no query made of its history in %g s", call.request_id, config.timeout_s)
+        logger.warning("request %s: no query made of its history in %.3g s", call.request_id, timeout_s)
     except Exception:
         logger.exception("request %s: no query made of its history", call.request_id)
     else:

@@ -7,8 +7,8 @@ import logging
 from dataclasses import replace
 
 from serve_app.answerer import Answerer
+from serve_app.call import SKIPPED_HEADER, Reply
 from serve_app.errors import Headers, PlatformError
-from serve_app.gateway import Reply
 from serve_app.rest.errors import STATUS, error_body, error_event, error_headers
 from serve_app.rest.http import HeaderList, Send, send_bytes, send_chunks
 from serve_app.rest.operation import JSON_TYPE, STREAM_TYPE
@@ -62,6 +62,8 @@ class Answer:
         is_named = self.answerer.variant is not None
         self.answerer = Answerer(reply.model, reply.variant, reply.pipeline_version, reply.adapter_version)
         headers = [(b"content-type", reply.content_type.encode()), *_encoded(reply.headers)]
+        if reply.skipped:
+            headers.append((SKIPPED_HEADER.encode(), ", ".join(reply.skipped).encode()))
         if self._is_streaming:
             await self._go_on(reply, is_named=is_named)
         elif isinstance(reply.body, bytes):

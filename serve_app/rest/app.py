@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from serve_app.deadline import TIMEOUT_HEADER, Deadline, deadline_from, wished_timeout
 from serve_app.errors import PlatformError
 from serve_app.inference import Inference
 from serve_app.request_ids import request_id_for
@@ -93,6 +94,13 @@ class RestApp:
         request.record.is_counted = not route.is_open
         if not route.is_open:
             request.caller = self._inference.authenticate(*request.credentials())
+            request.record.deadline = self._deadline(request)
         await route.handle(request, answer)
         if request.method in ("GET", "HEAD") and route.template.startswith(LOOKS):
             request.record.is_counted = False
+
+    def _deadline(self, request: Request) -> Deadline:
+        """Return until when the request may take. Raises BadRequest when its header says nothing that can be read."""
+        wished_s = wished_timeout(request.header(TIMEOUT_HEADER))
+        own_s = self._inference.view.document.limits.deadline_s
+        return deadline_from(request.record.began_s, own_s, wished_s, clock=request.record.clock)

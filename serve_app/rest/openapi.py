@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from serve_app.deadline import TIMEOUT_HEADER
 from serve_app.dialect import is_anthropic
 from serve_app.rest.errors import FORMS
 from serve_app.rest.operation import Operation, Schema
@@ -34,8 +35,15 @@ _HEADERS: Json = {
     "x-manta-model": {"description": "Which model answered.", **_TEXT},
     "x-manta-variant": {"description": "Which variant of it; `embedder` for embedders.", **_TEXT},
     "x-manta-pipeline-version": {"description": "Which version of the pipeline, if one was called.", **_TEXT},
+    "x-manta-skipped": {"description": "Stages that a pipeline's answer does without, such as `retrieval`.", **_TEXT},
     "x-manta-adapter-version": {"description": "Which version of the adapter, if one answered.", **_TEXT},
     "retry-after": {"description": "Seconds after which a retry makes sense.", "schema": {"type": "integer"}},
+}
+_TIMEOUT: Json = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "description": "Seconds that the client waits for the answer; never more than `limits.deadline_s` of the platform.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 _ERROR_FIELDS = {
     "message": {"type": "string"},
@@ -111,7 +119,8 @@ def _parameters(route: Route, operation: Operation) -> list[Json]:
         {"name": name, "in": "path", "required": True, "schema": dict(operation.path.get(name, text))}
         for name in PARAMETER.findall(route.template)
     ]
-    return [*named, *({"name": name, "in": "query", "schema": dict(schema)} for name, schema in operation.query.items())]
+    asked = [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in operation.query.items()]
+    return [*named, *asked, *([] if route.is_open else [_TIMEOUT])]
 
 
 def _responses(route: Route, operation: Operation, schemas: Json, *, is_locked: bool) -> Json:
@@ -121,6 +130,8 @@ def _responses(route: Route, operation: Operation, schemas: Json, *, is_locked: 
         names += [name for name in _HEADERS if name.startswith("x-manta")]
     good = {"description": "Done.", "content": content, "headers": _references(names)}
     statuses = {500, *operation.errors, *((401,) if is_locked else ())}
+    if not route.is_open:
+        statuses |= {400, 504}  # a time limit that is none, and one that is over
     form = "AnthropicError" if is_anthropic(route.template) else "Error"
     errors = {str(status): _error(status, form, names) for status in sorted(statuses)}
     return {str(operation.status): good, **errors}

@@ -19,9 +19,11 @@ from serve_app.config import (
     Config,
     LimitsConfig,
     ModelConfig,
+    OutlierEjectionConfig,
     PipelineConfig,
     PlatformConfig,
     ReplicaChoice,
+    RetryBudgetConfig,
     VariantConfig,
     VectorStoresConfig,
 )
@@ -96,6 +98,8 @@ class RoutedModel(Config):
     adapters: tuple[RoutedAdapter, ...] = Field((), description="LoRA adapters that its replicas load when asked.")
     fallback: bool = Field(True, description="Whether another variant answers what one has failed before its first byte.")
     first_byte_timeout_s: float | None = Field(None, description="Seconds without a stream's first byte that are a failure.")
+    hedge_after_s: float | None = Field(None, description="Seconds without a first byte until a second replica is asked too.")
+    continue_streams: bool = Field(False, description="Whether a stream whose replica fails goes on at another one.")
 
     @cached_property
     def weights(self) -> tuple[tuple[str, int], ...]:
@@ -134,6 +138,11 @@ class RoutingDocument(Config):
     replica_choice: ReplicaChoice = Field("prefix", description="How Routers choose a replica.")
     balance_factor: float = Field(1.25, description="Times the mean load up to which a replica takes a prefix's requests.")
     keep_alive_s: float = Field(10.0, description="Seconds between the comments in a stream that has not begun; 0: none.")
+    stream_idle_timeout_s: float = Field(120.0, description="Seconds without an event that end a begun stream; 0: never.")
+    outlier_ejection: OutlierEjectionConfig = Field(
+        default=OutlierEjectionConfig(), description="When Routers leave replicas alone."
+    )
+    retry_budget: RetryBudgetConfig = Field(default=RetryBudgetConfig(), description="How many requests are sent once more.")
     cors_origins: tuple[str, ...] = Field((), description="Origins whose pages may call from a browser.")
     logs: LogsConfig = Field(default=LogsConfig(), description="What is written of requests.")
     tracing: TracingConfig = Field(default=TracingConfig(), description="Which requests leave a trace.")
@@ -151,6 +160,9 @@ def routing_document(config: PlatformConfig) -> RoutingDocument:
         replica_choice=config.router.replica_choice,
         balance_factor=config.router.balance_factor,
         keep_alive_s=config.router.keep_alive_s,
+        stream_idle_timeout_s=config.router.stream_idle_timeout_s,
+        outlier_ejection=config.router.outlier_ejection,
+        retry_budget=config.router.retry_budget,
         cors_origins=config.router.cors_origins,
         logs=config.logs,
         tracing=config.tracing,
@@ -198,6 +210,8 @@ def _routed_model(model: ModelConfig, *, has_budget: bool) -> RoutedModel:
         adapters=tuple(_routed_adapter(model.name, adapter) for adapter in model.adapters),
         fallback=model.fallback,
         first_byte_timeout_s=model.first_byte_timeout,
+        hedge_after_s=model.hedge_after,
+        continue_streams=model.continue_streams,
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from serve_app.call import SKIPPED_HEADER
 from serve_app.config import ApiKeyConfig
 from serve_app.credentials import only
+from serve_app.deadline import TIMEOUT_HEADER, Deadline, deadline_from, wished_timeout
 from serve_app.errors import BadRequest, BodyTooLarge, Forbidden, Headers, PlatformError
 from serve_app.gateway import Call, Reply
 from serve_app.inference import Inference
@@ -71,9 +73,10 @@ class RpcCall:
         Raises:
             Forbidden: the platform serves this machine only, and the call came from another.
             Unauthenticated: no key that is known here.
-            BodyTooLarge, BadRequest: the message is too large, or no message of this kind.
+            BodyTooLarge, BadRequest: the message is too large, or no message of this kind; or its timeout is no number.
         """
         caller = self.authenticate()
+        self.record.deadline = self._deadline()
         limit_bytes = self.inference.view.document.limits.max_body_bytes
         if len(raw) > limit_bytes:
             raise BodyTooLarge(limit_bytes)
@@ -148,6 +151,20 @@ class RpcCall:
     def _only(self, name: str) -> str | None:
         return only(value for key, value in self._metadata if key == name)
 
+    def _deadline(self) -> Deadline:
+        """Return until when the call may take.
+
+        gRPC cancels a call itself when the client's own deadline passes. How much of it is left is known on gRPC's own
+        server only: Serve's context lacks ``time_remaining``, and gRPC keeps ``grpc-timeout`` out of the metadata. So
+        clients that want the stages to be shortened by it say it in metadata as well.
+        """
+        remaining: Callable[[], float | None] = getattr(self._context, "time_remaining", _unknown)
+        record, limits = self.record, self.inference.view.document.limits
+        left_s = remaining()
+        known_s = None if left_s is None else record.clock() - record.began_s + left_s
+        wished_s = wished_timeout(self._only(TIMEOUT_HEADER))
+        return deadline_from(record.began_s, limits.deadline_s, wished_s, known_s, clock=record.clock)
+
     def _trailers(self) -> list[tuple[str, str | bytes]]:
         origin = self.origin()
         said = [
@@ -156,5 +173,10 @@ class RpcCall:
             ("x-manta-variant", origin.variant),
             ("x-manta-pipeline-version", origin.pipeline_version),
             ("x-manta-adapter-version", (self._reply or self.record.answerer).adapter_version or ""),
+            (SKIPPED_HEADER, ", ".join(self._reply.skipped) if self._reply else ""),
         ]
         return [*((key, value) for key, value in said if value), *self._headers]
+
+
+def _unknown() -> None:
+    return None

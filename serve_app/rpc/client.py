@@ -13,6 +13,7 @@ import grpc.aio
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.struct_pb2 import Struct
 
+from serve_app.deadline import TIMEOUT_HEADER
 from serve_app.protos.manta.v1 import chat_pb2, inference_pb2, inference_pb2_grpc
 from serve_app.rpc import results
 from serve_app.rpc.errors import error_of_call
@@ -190,12 +191,14 @@ class MantaClient:
             call.cancel()  # a call that has ended stays as it is
 
     def _sent_along(self, options: Options) -> dict[str, Any]:
+        timeout_s = self._timeout_s if options.timeout_s is None else options.timeout_s
         said = (
             ("authorization", f"Bearer {self._api_key}" if self._api_key else None),
             ("x-session-id", options.session_id),
             ("x-request-id", options.request_id),
+            # Said again, because Serve keeps gRPC's own deadline from what it serves.
+            (TIMEOUT_HEADER, None if timeout_s is None else f"{max(timeout_s, 0.001):.3f}"),
         )
-        timeout_s = self._timeout_s if options.timeout_s is None else options.timeout_s
         return {"metadata": [(name, value) for name, value in said if value is not None], "timeout": timeout_s}
 
 

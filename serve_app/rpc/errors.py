@@ -74,6 +74,8 @@ def error_of_event(document: Mapping[str, Any]) -> PlatformError:
     if isinstance(code, int) and not isinstance(code, bool):  # the engine's own words, with its HTTP status
         return UpstreamRejected(code, json.dumps(document).encode())
     message = error.get("message") if isinstance(error, dict) else None
+    if code == DeadlineExceeded.code:
+        return DeadlineExceeded(message if isinstance(message, str) else "the time for the request ran out")
     broken = Unavailable(message if isinstance(message, str) else "the stream of the answer broke; send the request again")
     broken.code = code if isinstance(code, str) else STREAM_BROKEN
     return broken

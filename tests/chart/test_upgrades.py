@@ -140,6 +140,7 @@ DEPLOYMENT_EDITS: Mapping[str, Any] = {
     "num_replicas": 2,
     "max_ongoing_requests": 7,
     "max_queued_requests": 7,
+    "backpressure_config": {"status_code": 429},
     "user_config": {"w": 1},
     "autoscaling_config": {"min_replicas": 1, "max_replicas": 4},
     "graceful_shutdown_timeout_s": 7.0,

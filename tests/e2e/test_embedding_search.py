@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deployments.embedder import EmbedBatch, Embedder, EmbedOne
+from deployments.embedder import EmbedBatch, Embedder, EmbedOne, Text
 from deployments.embedding_sources import resolve
 from deployments.retriever import Retriever
 from deployments.stores.lancedb import LanceStore
@@ -30,7 +30,7 @@ pytestmark = [
 def one_by_one(embed_batch: EmbedBatch, _: EmbedderConfig) -> EmbedOne:
     """Stand in for Ray Serve's batching, which needs a replica."""
 
-    async def one(text: str) -> list[float]:
+    async def one(text: Text) -> list[float] | None:
         return (await embed_batch([text]))[0]
 
     return one

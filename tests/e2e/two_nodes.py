@@ -135,10 +135,12 @@ def _title(process: psutil.Process) -> str:
 
 
 @contextlib.contextmanager
-def engine_platform(shape: dict[str, Any], *, replicas: int = 1, has_two_nodes: bool = False) -> Iterator[EnginePlatform]:
+def engine_platform(
+    shape: dict[str, Any], *, replicas: int = 1, has_two_nodes: bool = False, model: Mapping[str, Any] | None = None
+) -> Iterator[EnginePlatform]:
     """Run the demo model as ``chat`` in an engine of this shape; float32, so that sums in another order choose alike.
 
-    On two nodes a stage takes all of a node's CPUs, so that no node holds two.
+    On two nodes a stage takes all of a node's CPUs, so that no node holds two. ``model``: more options of the model.
     """
     engine = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "max_num_seqs": 32, **shape}
     ranks_of_stage = shape.get("tensor_parallel_size", 1)
@@ -150,7 +152,8 @@ def engine_platform(shape: dict[str, Any], *, replicas: int = 1, has_two_nodes: 
         "drain_timeout_s": 30,
         "cpus": NODE_CPUS / ranks_of_stage if has_two_nodes else 1,
     }
-    config = {"models": [{"name": "chat", "variants": [variant]}], "router": {"replicas": 1, "cpus": 0.1, "grpc": False}}
+    chat = {"name": "chat", "variants": [variant], **(model or {})}
+    config = {"models": [chat], "router": {"replicas": 1, "cpus": 0.1, "grpc": False}}
     # Ranks of a stage wait for each other without sleeping, so each needs a core; the others are placed as they come.
     bind = "0|1" if ranks_of_stage == 2 else "nobind"
     with EnginePlatform(config, has_two_nodes=has_two_nodes, env={"VLLM_CPU_OMP_THREADS_BIND": bind}) as platform:

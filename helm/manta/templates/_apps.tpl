@@ -13,6 +13,7 @@
 {{- $deployment := include "manta.replicas" (list $embedder 1 $budgeted) | fromYaml -}}
 {{- $_ := set $deployment "name" "Embedder" -}}
 {{- $_ := set $deployment "max_ongoing_requests" 256 -}}
+{{- $_ := set $deployment "max_queued_requests" 1024 -}}
 {{- $placement := include "manta.placement" (list $embedder.accelerator (dig "threads" 1 $embedder) 1 1) | fromYaml -}}
 {{- $_ := set $deployment "ray_actor_options" $placement.ray_actor_options -}}
 {{- $args := dict "config" (omit $embedder "replicas" "autoscaling") -}}
@@ -81,6 +82,7 @@
 {{- $deployment := include "manta.replicas" (list $retriever 1 false) | fromYaml -}}
 {{- $_ := set $deployment "name" "Retriever" -}}
 {{- $_ := set $deployment "max_ongoing_requests" 256 -}}
+{{- $_ := set $deployment "max_queued_requests" 1024 -}}
 {{- $_ := set $deployment "ray_actor_options" (dict "num_cpus" (dig "cpus" 0.5 $retriever)) -}}
 {{- include "manta.app" (list "retriever" "build_retriever" $args $deployment) -}}
 {{- end -}}
@@ -96,7 +98,7 @@
 {{- end -}}
 {{- $uri := default (printf "%s-documents" (regexReplaceAll "/+$" (default "" $store.uri) "")) $stores.uri -}}
 {{- $args := dict "config" (omit $stores "cpus" "uri") "store" $store "uri" $uri "embedder_source" $source -}}
-{{- $deployment := dict "name" "Documents" "num_replicas" 1 "max_ongoing_requests" 256 -}}
+{{- $deployment := dict "name" "Documents" "num_replicas" 1 "max_ongoing_requests" 256 "max_queued_requests" 1024 -}}
 {{- $_ := set $deployment "ray_actor_options" (dict "num_cpus" (dig "cpus" 0.5 $stores)) -}}
 {{- include "manta.app" (list "documents" "build_documents" $args $deployment) -}}
 {{- end -}}
@@ -108,6 +110,8 @@
 {{- $deployment := include "manta.replicas" (list $router 2 false) | fromYaml -}}
 {{- $_ := set $deployment "name" "Router" -}}
 {{- $_ := set $deployment "max_ongoing_requests" (dig "max_open_requests" 10000 $router) -}}
+{{- $_ := set $deployment "max_queued_requests" 1024 -}}
+{{- $_ := set $deployment "backpressure_config" (dict "status_code" 429 "retry_after_s" 5.0) -}}
 {{- $_ := set $deployment "graceful_shutdown_timeout_s" (dig "drain_timeout_s" 600 $router) -}}
 {{- $options := dict "num_cpus" (dig "cpus" 1 $router) "runtime_env" (dict "env_vars" $env) -}}
 {{- $_ := set $deployment "ray_actor_options" $options -}}

@@ -50,6 +50,8 @@ async def test_the_handle_passes_on_what_it_is_given(name: str) -> None:
         async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
             return method, args, kwargs
 
+        read = call
+
     documents: Any = HandleDocuments()
     documents._handle = Recorder()
     taken = inspect.signature(getattr(Documents, name)).parameters

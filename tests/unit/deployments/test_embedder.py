@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployments.embedder import UNHEALTHY_AFTER, EmbedBatch, Embedder, EmbedOne
+from deployments.embedder import STUCK_AFTER_S, UNHEALTHY_AFTER, EmbedBatch, Embedder, EmbedOne, Text
 from serve_app.config import EmbedderConfig
 from serve_app.contracts import EmbeddingFingerprint
-from serve_app.errors import BadRequest
-from tests.unit.serve_app.fakes import FakeClock, turns
+from serve_app.errors import BadRequest, DeadlineExceeded
+from tests.unit.serve_app.fakes import FakeClock, turns, until
 
 CONFIG = EmbedderConfig(name="fake", source="org/fake", max_batch_size=4)
 
@@ -25,10 +25,12 @@ class LengthEncoder:
         self.passes: list[list[str]] = []
         self.threads: set[str] = set()
         self.is_broken = False
+        self.has_begun = threading.Event()
         self.may_encode = threading.Event()
         self.may_encode.set()
 
     def encode(self, texts: Sequence[str]) -> list[list[float]]:
+        self.has_begun.set()
         assert self.may_encode.wait(30)
         if self.is_broken:
             raise RuntimeError("device lost")
@@ -42,7 +44,7 @@ class LengthEncoder:
 
 def join_what_waits(embed_batch: EmbedBatch, config: EmbedderConfig) -> EmbedOne:
     """Stand in for Ray Serve's batching: what is submitted in one turn of the loop, cut by size."""
-    waiting: list[tuple[str, asyncio.Future[list[float]]]] = []
+    waiting: list[tuple[Text, asyncio.Future[list[float] | None]]] = []
 
     async def flush() -> None:
         await asyncio.sleep(0)
@@ -58,7 +60,7 @@ def join_what_waits(embed_batch: EmbedBatch, config: EmbedderConfig) -> EmbedOne
             for future, vector in answered:
                 future.set_result(vector)
 
-    async def one(text: str) -> list[float]:
+    async def one(text: Text) -> list[float] | None:
         waiting.append((text, asyncio.get_running_loop().create_future()))
         mine = waiting[-1][1]
         if len(waiting) == 1:
@@ -144,6 +146,21 @@ async def test_passes_that_keep_failing_make_it_unhealthy_until_one_works() -> N
     await stage.check_health()
 
 
+async def test_a_pass_that_does_not_end_makes_it_unhealthy() -> None:
+    encoder, clock = LengthEncoder(), FakeClock()
+    stage = Embedder(CONFIG, lambda _: encoder, batch=join_what_waits, clock=clock)
+    encoder.may_encode.clear()
+    call = asyncio.create_task(stage.embed(["a"]))
+    await until(encoder.has_begun.is_set)
+    await stage.check_health()
+    clock.now_s += STUCK_AFTER_S
+    with pytest.raises(RuntimeError, match="has not ended for 300 s"):
+        await stage.check_health()
+    encoder.may_encode.set()
+    await call
+    await stage.check_health()
+
+
 async def load(stage: Embedder) -> tuple[float, ...]:
     """Return (waiting, running, slots, arrived)."""
     signals = await stage.record_autoscaling_stats()
@@ -180,7 +197,7 @@ async def test_a_caller_that_leaves_takes_its_texts_off_and_the_pass_it_is_in_go
     stage = embedder(encoder)
     encoder.may_encode.clear()
     call = asyncio.create_task(stage.embed(["a"] * 4))
-    await turns()
+    await asyncio.to_thread(encoder.has_begun.wait, 10)
     call.cancel()
     await asyncio.wait([call])
     await turns()
@@ -224,3 +241,22 @@ def measured(stage: Embedder) -> tuple[float | None, ...]:
     """Return texts, passes and their seconds."""
     names = ("manta_embedded_texts_total", "manta_embed_seconds_count", "manta_embed_seconds_sum")
     return tuple(stage.registry.get_sample_value(name, {"model": "fake"}) for name in names)
+
+
+async def test_texts_whose_time_is_over_are_in_no_pass() -> None:
+    encoder, clock = LengthEncoder(), FakeClock()
+    stage = Embedder(CONFIG, lambda _: encoder, batch=join_what_waits, clock=clock)
+    late, patient = asyncio.create_task(stage.embed(["aa"], budget_s=1.0)), asyncio.create_task(stage.embed(["b"]))
+    await asyncio.sleep(0)
+    clock.now_s += 2.0
+    assert await patient == [[1.0]]
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert encoder.passes == [["b"]]
+
+
+async def test_no_pass_is_spent_where_nobody_waits() -> None:
+    encoder = LengthEncoder()
+    with pytest.raises(DeadlineExceeded):
+        await embedder(encoder).embed(["a"], budget_s=0.0)
+    assert encoder.passes == []

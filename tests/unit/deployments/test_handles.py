@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
@@ -8,11 +10,12 @@ from typing import Any, cast
 import pytest
 
 from deployments import handles as handles_module
-from deployments.handles import HandleDirectory, HandleEmbedders, HandleRetriever, HandleRollouts, LazyHandle, wake
+from deployments.handles import LOST, Asked, HandleDirectory, HandleEmbedders, HandleRetriever, HandleRollouts, LazyHandle, wake
 from deployments.names import embedder_app, llm_app
+from deployments.tries import Patience, Tries
 from serve_app.contracts import EmbeddingFingerprint, SearchQuery
 from serve_app.errors import EmptyCollection, RateLimited, Unavailable
-from tests.unit.serve_app.fakes import HITS, entry, snapshot
+from tests.unit.serve_app.fakes import HITS, entry, snapshot, turns
 
 ANSWERS: dict[str, Any] = {
     "embed": [[1.0]],
@@ -48,7 +51,13 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     async def call(handle: LazyHandle, method: str, *args: Any, **kwargs: Any) -> Any:
         return await made.call(handle, method, *args, **kwargs)
 
+    async def read_within(handle: LazyHandle, patience: Patience, method: str, asked: Callable[[float], Asked]) -> Any:
+        args, kwargs = asked(patience.total_s)
+        return await made.call(handle, method, *args, **kwargs)
+
     monkeypatch.setattr(LazyHandle, "call", call)
+    monkeypatch.setattr(LazyHandle, "read", call)
+    monkeypatch.setattr(LazyHandle, "read_within", read_within)
     return made
 
 
@@ -114,6 +123,9 @@ class RayError(Exception): ...
 class BusyError(Exception): ...
 
 
+class CancelledInRay(Exception): ...
+
+
 @dataclass
 class FakeRay:
     """Stands in for the modules of Ray that handles import: an app that comes at the n-th look-up, and its answer."""
@@ -128,8 +140,8 @@ class FakeRay:
         modules = {
             "ray": SimpleNamespace(serve=serve),
             "ray.serve": serve,
-            "ray.exceptions": SimpleNamespace(RayActorError=RayError),
-            "ray.serve.exceptions": SimpleNamespace(BackPressureError=BusyError, **gone),
+            "ray.exceptions": SimpleNamespace(RayActorError=RayError, TaskCancelledError=CancelledInRay),
+            "ray.serve.exceptions": SimpleNamespace(BackPressureError=BusyError, RequestCancelledError=CancelledInRay, **gone),
         }
         for name, module in modules.items():
             monkeypatch.setitem(sys.modules, name, cast(ModuleType, module))
@@ -181,3 +193,60 @@ async def test_failures_of_serve_become_errors_for_clients(
 
 def test_a_variant_has_an_application_of_its_own() -> None:
     assert llm_app("chat", "stable") == "llm.chat.stable"
+
+
+async def test_a_read_outlives_a_replica_and_a_write_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class GoneError(Exception): ...
+
+    ray = FakeRay(answer=RayError("died")).install(monkeypatch)
+    monkeypatch.setattr(sys.modules["ray.serve.exceptions"], "DeploymentUnavailableError", GoneError)
+    monkeypatch.setattr(sys.modules["ray.serve.exceptions"], "ReplicaUnavailableError", GoneError)
+    tries = 0
+
+    async def answer(*_: Any) -> int:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise RayError("died")
+        return 7
+
+    monkeypatch.setattr(ray, "_call", answer)
+    handle = LazyHandle("Rollouts", "rollouts")
+    handle._tries = Tries("rollouts", LOST, spread=lambda: 0.0)
+    assert (await handle.read("wake"), tries) == (7, 2)
+    tries = 0
+    with pytest.raises(Unavailable, match="rollouts has no healthy replica"):
+        await handle.call("wake")
+    assert tries == 1
+
+
+async def test_a_call_that_is_given_up_is_cancelled_in_its_replica() -> None:
+    response: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    handle = LazyHandle("Embedder", "embedder.minilm")
+    handle._handle = SimpleNamespace(describe=SimpleNamespace(remote=lambda: response))
+    call = asyncio.ensure_future(handle.read("describe"))
+    await turns()
+    call.cancel()
+    await turns()
+    assert (call.cancelled(), response.cancelled()) == (True, True)
+
+
+async def test_a_read_that_was_cancelled_where_it_ran_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeRay().install(monkeypatch)
+    responses: list[asyncio.Future[int]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    responses[0].cancel()
+    responses[1].set_result(7)
+    handle = LazyHandle("Embedder", "embedder.minilm")
+    handle._handle = SimpleNamespace(describe=SimpleNamespace(remote=lambda: responses.pop(0)))
+    handle._tries = Tries("embedder.minilm", LOST, spread=lambda: 0.0)
+    assert await handle.read("describe") == 7
+
+
+async def test_a_write_that_was_cancelled_where_it_ran_is_told_as_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeRay().install(monkeypatch)
+    response: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    response.cancel()
+    handle = LazyHandle("Rollouts", "rollouts")
+    handle._handle = SimpleNamespace(change=SimpleNamespace(remote=lambda: response))
+    with pytest.raises(Unavailable, match="rollouts has no healthy replica"):
+        await handle.call("change")

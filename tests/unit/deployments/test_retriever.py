@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from deployments.retriever import CHECK_EVERY_S, Retriever
+from deployments.store_watch import UNHEALTHY_AFTER, UNHEALTHY_AFTER_S
 from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, SearchQuery, Vector
 from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
 from serve_app.filters import Comparison, Filter, Scalar
@@ -22,7 +23,7 @@ class FakeEmbedder:
     delay_s: float = 0.0
     may_embed: asyncio.Event | None = None
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str], *, budget_s: float | None = None) -> list[list[float]]:
         await asyncio.sleep(self.delay_s)
         if self.may_embed is not None:
             await self.may_embed.wait()
@@ -185,7 +186,7 @@ async def test_searches_that_are_cancelled_or_late_give_their_places_back() -> N
     store = FakeStore(info(), may_find=asyncio.Event())
     stage = bounded(store)
     patient = [asyncio.create_task(stage.search(QUERY)) for _ in range(3)]
-    hasty = asyncio.create_task(stage.search(replace(QUERY, budget_s=0.001)))
+    hasty = asyncio.create_task(stage.search(replace(QUERY, budget_s=0.1)))
     with pytest.raises(DeadlineExceeded):
         await hasty
     assert await load(stage) == (1, 2, 2, 4)
@@ -248,9 +249,9 @@ async def test_the_stores_time_is_measured_without_the_embedders_and_the_wait_fo
     clock = FakeClock()
 
     class SlowEmbedder(FakeEmbedder):
-        async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        async def embed(self, texts: Sequence[str], *, budget_s: float | None = None) -> list[list[float]]:
             passes(clock, 8.0)
-            return await super().embed(texts)
+            return await super().embed(texts, budget_s=budget_s)
 
     store = FakeStore(info(), on_search=lambda: passes(clock, 0.25))
     stage = Retriever([], store, embedders={"fake": SlowEmbedder()}, max_concurrent_searches=1, clock=clock)
@@ -267,3 +268,21 @@ async def test_a_search_that_fails_has_no_time() -> None:
     with pytest.raises(OSError, match="store away"):
         await stage.search(QUERY)
     assert (stage.registry.get_sample_value("manta_search_seconds_count"), outcomes(stage)) == (0, {"error": 1})
+
+
+async def test_a_store_that_answers_no_search_for_long_makes_it_unhealthy() -> None:
+    def lost() -> None:
+        raise ConnectionError("connection lost")
+
+    clock, store = FakeClock(), FakeStore(info(), on_search=lost)
+    stage = retriever(store, clock=clock)
+    for _ in range(UNHEALTHY_AFTER):
+        await stage.check_health()
+        with pytest.raises(ConnectionError):
+            await stage.search(QUERY)
+        clock.now_s += UNHEALTHY_AFTER_S / (UNHEALTHY_AFTER - 1)
+    with pytest.raises(RuntimeError, match=r"10 calls of the vector store failed, .* ConnectionError: connection lost"):
+        await stage.check_health()
+    store.on_search = lambda: None
+    await stage.search(QUERY)
+    await stage.check_health()

@@ -158,7 +158,7 @@ async def test_a_heartbeat_without_news_wakes_nobody() -> None:
 
 
 async def test_a_watch_without_news_returns_after_the_poll_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollouts_module, "TTL_S", 0.004)  # it looks again every quarter of this
+    monkeypatch.setattr(rollouts_module, "TTL_S", 0.004)  # it looks again every eighth of this
     clock = FakeClock()
     it = await made(clock)
     seen = await it.status()
@@ -174,7 +174,7 @@ async def test_a_watch_notices_that_a_replica_fell_silent(monkeypatch: pytest.Mo
     clock = FakeClock()
     it = await made(clock)
     await it.heartbeat(entry("r1"), 1)
-    monkeypatch.setattr(rollouts_module, "TTL_S", 0.004)  # it looks again every quarter of this
+    monkeypatch.setattr(rollouts_module, "TTL_S", 0.004)  # it looks again every eighth of this
     clock.now_s += 1.0
     watching = await watch(it, await it.status())
     clock.now_s += TTL_S

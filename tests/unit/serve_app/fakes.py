@@ -77,7 +77,7 @@ def snapshot(*replicas: ReplicaEntry, routing: RoutingDocument | None = None, ve
 
 @dataclass
 class FakeResponse:
-    """An answer whose body comes in ``parts``; an exception among them breaks the connection there."""
+    """An answer whose body comes in ``parts``; an exception among them breaks the connection there. Closed, it begins anew."""
 
     parts: Sequence[bytes | Exception | asyncio.Event] = (b'{"ok": true}',)
     status: int = 200
@@ -104,6 +104,7 @@ class FakeResponse:
 
     def close(self) -> None:
         self.closed += 1
+        self.read_parts = 0
 
 
 Answer = FakeResponse | Exception | Callable[[], Awaitable[FakeResponse]]
@@ -150,7 +151,7 @@ class FakeRetriever:
 class FakeEmbedder:
     """Vector of a text: its length and a half. Reads 100 words of one."""
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str], *, budget_s: float | None = None) -> list[list[float]]:
         return [[float(len(text)), 0.5] for text in texts]
 
     async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:

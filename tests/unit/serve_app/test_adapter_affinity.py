@@ -92,7 +92,7 @@ def test_over_its_fair_share_the_next_replica_of_the_adapters_ring_takes_it() ->
 def test_one_that_drains_is_ejected_or_was_tried_is_no_choice() -> None:
     made = many("r1", "r2", "r3")
     made.refresh(made.replicas["r1"], entry("r1", LEGAL, state=ReplicaState.DRAINING))
-    made.eject(made.replicas["r2"], 1e9)
+    made.leave(made.replicas["r2"], 1e9)
     assert {chosen(made, point) for point in POINTS} == {"r3"}
     assert chosen(made, POINTS[0], exclude=("r3",)) not in ("r1", "r2", "r3")
 

@@ -251,6 +251,16 @@ def test_the_searches_at_a_time_are_what_a_retriever_is_made_of_and_its_cores_ar
     assert made["deployments"][0]["ray_actor_options"] == {"num_cpus": 2.0}
 
 
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
+def test_nothing_that_waits_in_serve_waits_without_bound() -> None:
+    made = ServeDeploySchema.model_validate(schema({**DOCUMENT, "vector_stores": {"embedder": "minilm"}}))
+    deployments = {each.name: each for app in made.applications for each in app.deployments}
+    waiting = {name: deployments[name].max_queued_requests for name in ("Embedder", "Retriever", "Documents", "Router")}
+    assert waiting == dict.fromkeys(waiting, 1024)
+    refusal = deployments["Router"].backpressure_config
+    assert (refusal.status_code, refusal.retry_after_s) == (429, 5)
+
+
 def test_cpus_needed_counts_scaled_stages_at_their_most() -> None:
     # rollouts 0.1, embedder 4 x 1, stable 4 x 1, canary 3 x 2, retriever 4 x 0.5, routers 4 x 1
     assert cpus_needed(schema(scaled())) == pytest.approx(20.1)

@@ -91,7 +91,7 @@ async def test_an_answer_that_is_too_long_is_not_compared(sizes: tuple[int, int]
         assert await compared(made) == (count, 0, 0.0)
 
 
-@pytest.mark.parametrize("body", [b"no json", b"[]"])
+@pytest.mark.parametrize("body", [b"{no json}", b"[]"])
 async def test_an_answer_that_cannot_be_read_is_not_compared(body: bytes) -> None:
     assert await compared(shadowed(FakeResponse((body,)), whole("a"), compare="exact")) == (0, 0, 0.0)
 

@@ -27,6 +27,7 @@ FULL: dict[str, Any] = {
                     "accelerator": "L40S",
                     "engine": {
                         "simulated": {"slots": 2, "faults": {"error_ratio": 0.5}},
+                        "health": {"probe_interval_s": 30},
                         "lora": {"max_loras": 2},
                         "structured_outputs": {"backend": "guidance"},
                         "speculative": {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4},
@@ -88,7 +89,12 @@ FULL: dict[str, Any] = {
     "vector_store": {"kind": "lancedb"},
     "auth": {"keys": [{"name": "team", "hash": f"sha256:{'0' * 32}:{'0' * 64}", "models": ["chat", "docs"]}]},
     "limits": {"max_waiting": 1},
-    "router": {"replicas": 2, "autoscaling": {"min_replicas": 2, "max_replicas": 4}},
+    "router": {
+        "replicas": 2,
+        "autoscaling": {"min_replicas": 2, "max_replicas": 4},
+        "outlier_ejection": {"max_s": 120},
+        "retry_budget": {"ratio": 0.1},
+    },
     "retriever": {"max_concurrent_searches": 8, "autoscaling": {"max_replicas": 3}},
     "rollouts": {"state_uri": "./data/rollouts"},
     "scaling": {"max_accelerators": 2},
@@ -102,6 +108,7 @@ LEVELS = [
     ("models", 0),
     ("models", 0, "variants", 0),
     ("models", 0, "variants", 0, "engine"),
+    ("models", 0, "variants", 0, "engine", "health"),
     ("models", 0, "variants", 0, "engine", "lora"),
     ("models", 0, "variants", 0, "engine", "structured_outputs"),
     ("models", 0, "variants", 0, "engine", "speculative"),
@@ -135,6 +142,8 @@ LEVELS = [
     ("limits",),
     ("router",),
     ("router", "autoscaling"),
+    ("router", "outlier_ejection"),
+    ("router", "retry_budget"),
     ("retriever",),
     ("retriever", "autoscaling"),
     ("rollouts",),
@@ -190,7 +199,7 @@ def test_every_field_has_a_description_that_ends_like_a_sentence() -> None:
 def test_fields_that_are_times_say_so() -> None:
     fields = [(name, info.description) for model in sections(PlatformConfig) for name, info in model.model_fields.items()]
     timed = [(name, text or "") for name, text in fields if name.endswith("_s")]
-    assert [name for name, text in timed if "Seconds" not in text] == []
+    assert [name for name, text in timed if "Seconds" not in text and not name.endswith("_per_s")] == []
 
 
 @pytest.mark.parametrize("model", list(sections(PlatformConfig)), ids=lambda model: model.__name__)

@@ -282,6 +282,7 @@ def test_every_option_and_every_reserved_argument_is_one_of_vllms() -> None:
         "kind",
         "cpu_kv_cache_gib",
         "start_timeout_s",
+        "health",
         "lora",
         "engine_args",
         "simulated",

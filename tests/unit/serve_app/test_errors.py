@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.contracts import EmbeddingFingerprint
 from serve_app.documents.errors import UnknownObject
-from serve_app.engine_errors import UpstreamRejected
+from serve_app.engine_errors import Unreadable, UpstreamRejected
 from serve_app.errors import (
     BodyTooLarge,
     EmbeddingMismatch,
@@ -29,6 +29,7 @@ OWN_ARGUMENTS: dict[type[PlatformError], tuple[Any, ...]] = {
     EmptyCollection: ("docs",),
     EmbeddingMismatch: ("docs", "org/a", "org/b"),
     UpstreamRejected: (503, b"{}"),
+    Unreadable: (),
     UnknownObject: ("file", "file-1"),
 }
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from serve_app import gateway as gateway_module
-from serve_app import pool as pool_module
+from serve_app import waiting_room
 from serve_app.config import LimitsConfig
 from serve_app.errand import ATTEMPTS, BROKEN_ATTEMPTS
 from serve_app.errors import BadRequest, DeadlineExceeded, ErrorKind, PlatformError, RateLimited, Unavailable, UnknownModel
 from serve_app.gateway import Reply, require_text
-from serve_app.pool import EJECT_S
+from serve_app.replica_set import EJECTION
 from serve_app.rollout.document import RoutedModel, RoutedVariant, RoutingDocument
+from serve_app.sse import DONE_EVENT
 from serve_app.upstream import ReplicaDraining, UpstreamRequest
 from tests.unit.serve_app.fakes import (
     BROKEN,
@@ -39,31 +40,31 @@ DRAINING = ReplicaDraining("r1")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "RECHOOSE_S", 0.001)
+    monkeypatch.setattr(waiting_room, "RECHOOSE_S", 0.001)
 
 
 async def test_a_request_is_relayed_untouched() -> None:
-    made = gateway(FakeResponse((b"answer",)))
+    made = gateway(FakeResponse((b"[1]",)))
     made.update(snapshot(entry("r1")))
     reply = await relay(made)
-    assert reply == Reply("application/json", b"answer", "chat", "stable")
+    assert reply == Reply("application/json", b"[1]", "chat", "stable")
     assert upstream_of(made).requests == [UpstreamRequest("POST", "/v1/chat/completions", b'{"model": "chat"}', "q1")]
     assert (upstream_of(made).asked, leases_of(made)) == (["http://r1"], 0)
 
 
 @pytest.mark.parametrize("failure", [UNREACHED, BROKEN, DRAINING], ids=["unreached", "broken", "draining"])
 async def test_another_replica_is_tried(failure: Exception) -> None:
-    made = gateway(failure, FakeResponse((b"answer",)))
+    made = gateway(failure, FakeResponse((b"[1]",)))
     made.update(snapshot(entry("r1"), entry("r2")))
-    assert (await relay(made)).body == b"answer"
+    assert (await relay(made)).body == b"[1]"
     assert (sorted(upstream_of(made).asked), leases_of(made)) == (["http://r1", "http://r2"], 0)
 
 
 async def test_an_answer_that_breaks_before_its_first_byte_is_asked_for_again() -> None:
-    broken = FakeResponse((b"ans", BROKEN))
-    made = gateway(broken, FakeResponse((b"answer",)))
+    broken = FakeResponse((b"[", BROKEN))
+    made = gateway(broken, FakeResponse((b"[1]",)))
     made.update(snapshot(entry("r1"), entry("r2")))
-    assert ((await relay(made)).body, broken.closed, leases_of(made)) == (b"answer", 1, 0)
+    assert ((await relay(made)).body, broken.closed, leases_of(made)) == (b"[1]", 1, 0)
 
 
 async def test_it_gives_up_when_nobody_can_be_reached() -> None:
@@ -84,13 +85,13 @@ async def test_a_request_that_kills_engines_does_not_kill_all() -> None:
 
 async def test_the_only_replica_is_tried_again_after_a_moment() -> None:
     clock = FakeClock()
-    made = gateway(BROKEN, FakeResponse((b"answer",)), clock=clock)
+    made = gateway(BROKEN, FakeResponse((b"[1]",)), clock=clock)
     made.update(snapshot(entry("r1")))
     asking = asyncio.create_task(relay(made))
     await turns()
     assert made.pool.waiting() == 1
-    clock.now_s += EJECT_S
-    assert (await asking).body == b"answer"
+    clock.now_s += EJECTION.base_s
+    assert (await asking).body == b"[1]"
 
 
 async def test_waiting_has_one_deadline_for_all_attempts() -> None:
@@ -99,9 +100,9 @@ async def test_waiting_has_one_deadline_for_all_attempts() -> None:
     made.update(snapshot(entry("r1"), routing=document(limits=LimitsConfig(wait_timeout_s=3))))
     asking = asyncio.create_task(relay(made))
     await turns()
-    clock.now_s += EJECT_S
+    clock.now_s += EJECTION.base_s
     await until(lambda: len(upstream_of(made).asked) >= 2)
-    clock.now_s += EJECT_S - 0.5
+    clock.now_s += EJECTION.base_s - 0.5
     with pytest.raises(DeadlineExceeded):
         await asking
 
@@ -126,13 +127,13 @@ async def test_an_engines_refusal_is_passed_on_and_no_other_replica_asked() -> N
 
 
 async def test_a_stream_holds_its_lease_until_it_ends() -> None:
-    response = FakeResponse((b"data: 1\n\n", b"data: 2\n\n"), content_type=SSE)
+    response = FakeResponse((b"data: 1\n\n", DONE_EVENT), content_type=SSE)
     made = gateway(response)
     made.update(snapshot(entry("r1")))
     reply = await relay(made)
     assert not isinstance(reply.body, bytes)
     assert (leases_of(made), response.closed) == (1, 0)
-    assert [chunk async for chunk in reply.body] == [b"data: 1\n\n", b"data: 2\n\n"]
+    assert [chunk async for chunk in reply.body] == [b"data: 1\n\n", DONE_EVENT]
     assert (leases_of(made), response.closed) == (0, 1)
 
 

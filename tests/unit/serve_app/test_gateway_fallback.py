@@ -243,11 +243,10 @@ async def test_a_stream_that_has_begun_stays_with_a_canary_that_is_withdrawn() -
     assert (await received(reply), outcomes(it)) == (text(is_stream=True), {"canary": "ok"})
 
 
-async def test_a_stream_that_ended_empty_does_not_disturb_a_withdrawal() -> None:
-    it = made(fails())
+async def test_the_baseline_answers_for_a_stream_that_ended_empty() -> None:
+    it = made(fails(), good(is_stream=True))
     reply = await send(it, asks(it, is_stream=True))
-    withdrawn(it)
-    assert (await received(reply), leases_of(it)) == (b"", 0)
+    assert (await received(reply), outcomes(it), leases_of(it)) == (text(is_stream=True), SWITCHED, 0)
 
 
 @pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "fallback-off"])

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from serve_app import pool as pool_module
+from serve_app import waiting_room
 from serve_app.errors import Unavailable, UnknownModel
 from serve_app.gateway import Gateway
 from serve_app.replica_set import Balance
@@ -31,7 +31,7 @@ TWO = document(models=(model(("stable", 90), ("canary", 10)),))
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "RECHOOSE_S", 0.001)
+    monkeypatch.setattr(waiting_room, "RECHOOSE_S", 0.001)
 
 
 def session_of(made: Gateway, variant: str) -> str:

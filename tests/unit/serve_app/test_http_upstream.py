@@ -201,6 +201,15 @@ async def test_an_interim_answer_is_passed_over() -> None:
     [
         pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", id="another-protocol"),
         pytest.param(OK + b"zz\r\nok\r\n", id="broken-framing"),
+        pytest.param(b"HTTP/1.1 999 X\r\nContent-Length: 2\r\n\r\nok", id="no-status"),
+        pytest.param(b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok", id="another-version"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok", id="compressed"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", id="coded"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Type: \xff\r\nContent-Length: 2\r\n\r\nok", id="no-content-type"),
+        pytest.param(b"HTTP/1.1 103 X\r\n\r\n" * 5, id="interim-answers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 201 + b"\r\n", id="headers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", id="bytes-of-headers"),
+        pytest.param(b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{"a"', id="cut-json"),
     ],
 )
 async def test_what_is_no_http_is_unreachable(answer: bytes) -> None:

@@ -134,11 +134,11 @@ async def test_a_whole_answer_gives_its_permit_back_and_says_what_is_left() -> N
 
 
 async def test_a_stream_holds_its_permit_until_it_ends() -> None:
-    inference, admission = limited(FakeResponse((b"data: 1\n\n",), content_type=SSE))
+    inference, admission = limited(FakeResponse((b"data: [DONE]\n\n",), content_type=SSE))
     reply = await inference.answer(call())
     assert not isinstance(reply.body, bytes)
     assert admission.released == 0
-    assert b"".join([chunk async for chunk in reply.body]) == b"data: 1\n\n"
+    assert b"".join([chunk async for chunk in reply.body]) == b"data: [DONE]\n\n"
     assert admission.released == 1
 
 

@@ -17,7 +17,8 @@ HISTOGRAMS = [each for each in EVERY if each.kind == "histogram"]
 UNITS = {"seconds", "bytes", "count", "ratio", "percent", "index", "info", "value", "hour"}
 # Each has values from a closed set: what is deployed, or words of our own. Never an id of a request, a user or a tenant.
 LABELS = set(
-    "action deployment direction front gate limit model of outcome phase signal stage state variant".split()  # noqa: SIM905
+    "action deployment direction front gate limit model of outcome phase".split()  # noqa: SIM905
+    + "pipeline priority reason signal stage state variant".split()  # noqa: SIM905
 )
 FOUR_DIGITS = 5e-4
 

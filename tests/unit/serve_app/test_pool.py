@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from serve_app import pool as pool_module
+from serve_app import waiting_room
 from serve_app.contracts import ReplicaState
 from serve_app.errors import DeadlineExceeded, PlatformError, RateLimited, Unavailable, UnknownModel
-from serve_app.pool import EJECT_S, Lease, ReplicaPool, Target
-from serve_app.replica_set import BALANCE, Balance
+from serve_app.pool import DRAIN_S, Lease, ReplicaPool, Target
+from serve_app.replica_set import BALANCE, EJECTION, Balance
+from serve_app.rollout.telemetry import Outcome
 from tests.unit.serve_app.fakes import FakeClock, entry, turns, until
 
 STABLE = Target("chat", "stable", 2)
@@ -17,7 +19,7 @@ STABLE = Target("chat", "stable", 2)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make those who wait look again at once."""
-    monkeypatch.setattr(pool_module, "RECHOOSE_S", 0.001)
+    monkeypatch.setattr(waiting_room, "RECHOOSE_S", 0.001)
 
 
 LEAST_LOADED = Balance("least_loaded")
@@ -31,6 +33,10 @@ def pool(*replica_ids: str, clock: FakeClock | None = None, max_waiting: int = 1
 
 async def lease(made: ReplicaPool, *, target: Target = STABLE, prefix: str = "k", exclude: tuple[str, ...] = ()) -> Lease:
     return await made.lease(lambda: target, prefix=prefix, timeout_s=60, exclude=exclude)
+
+
+def unreachable(made: ReplicaPool, replica_id: str) -> None:
+    made.judge(Lease(replica_id, "stable", "", True, lambda: None), Outcome.UNREACHABLE)
 
 
 async def full(*replica_ids: str, max_waiting: int = 10) -> tuple[ReplicaPool, list[Lease]]:
@@ -95,10 +101,10 @@ async def test_a_lease_is_tried_without_waiting() -> None:
 async def test_nobody_tries_past_those_who_wait() -> None:
     clock = FakeClock()
     made = pool("r1", clock=clock)
-    made.eject("r1")
+    unreachable(made, "r1")
     waiting = asyncio.create_task(lease(made))
     await turns()
-    clock.now_s += EJECT_S  # the place is free, but the one who waits has not looked yet
+    clock.now_s += EJECTION.base_s  # the place is free, but the one who waits has not looked yet
     assert made.try_lease(STABLE, prefix="k") is None
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -167,7 +173,7 @@ async def test_waiting_ends_with_the_deadline(replicas: tuple[str, ...], error: 
     clock.now_s += 61
     with pytest.raises(error):
         await waiting
-    assert (made.waiting(), made._queues) == (0, {})
+    assert (made.waiting(), made.room._queues) == (0, {})
 
 
 async def test_no_time_left_still_takes_a_free_place() -> None:
@@ -181,7 +187,7 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing_behind() -> None:
     await turns()
     waiting.cancel()
     await asyncio.wait([waiting])
-    assert (made.waiting(), made._queues) == (0, {})
+    assert (made.waiting(), made.room._queues) == (0, {})
     leases[0].release()
     assert (await lease(made)).replica_id == "r1"
 
@@ -213,12 +219,12 @@ async def test_only_ready_replicas_are_used(state: ReplicaState) -> None:
     assert not ReplicaPool(clock=FakeClock()).has_ready("chat", "stable")
 
 
-@pytest.mark.parametrize(("way", "seconds"), [("eject", EJECT_S), ("drain", 5 * EJECT_S)])
-async def test_a_replica_that_failed_is_left_alone_for_a_while(way: str, seconds: float) -> None:
+@pytest.mark.parametrize(("way", "seconds"), [(unreachable, EJECTION.base_s), (ReplicaPool.drain, DRAIN_S)])
+async def test_a_replica_that_failed_is_left_alone_for_a_while(way: Callable[[ReplicaPool, str], None], seconds: float) -> None:
     clock = FakeClock()
     made = pool("r1", "r2", clock=clock)
-    getattr(made, way)("r1")
-    getattr(made, way)("r9")  # gone already: nothing happens
+    way(made, "r1")
+    way(made, "r9")  # gone already: nothing happens
     assert [(await lease(made)).replica_id for _ in range(2)] == ["r2", "r2"]
     clock.now_s += seconds
     assert (await lease(made)).replica_id == "r1"
@@ -228,11 +234,11 @@ async def test_a_replica_that_failed_is_left_alone_for_a_while(way: str, seconds
 async def test_those_who_wait_notice_the_end_of_an_ejection() -> None:
     clock = FakeClock()
     made = pool("r1", clock=clock)
-    made.eject("r1")
+    unreachable(made, "r1")
     assert (made.has_ready("chat", "stable"), made.can_take("chat", "stable")) == (True, False)
     waiting = asyncio.create_task(lease(made))
     await turns()
-    clock.now_s += EJECT_S
+    clock.now_s += EJECTION.base_s
     assert (await waiting).replica_id == "r1"
 
 
@@ -250,7 +256,7 @@ async def test_one_who_waits_moves_on_when_its_variant_changes() -> None:
     target = Target("chat", "canary", 2)
     made.update([entry("r1"), entry("c1", "canary")], is_complete=True)
     assert (await waiting).replica_id == "c1"
-    assert made._queues == {}
+    assert made.room._queues == {}
     held.release()
 
 
@@ -292,14 +298,14 @@ async def test_a_request_waits_only_when_no_place_can_be_made_for_it() -> None:
         leases.pop().release()
         return True
 
-    made.on_wait = make_place
+    made.room.on_wait = make_place
     assert ((await lease(made)).replica_id, made.waiting()) == ("r1", 0)
 
     def refuse(key: tuple[str, str]) -> bool:
         asked.append(key)
         return False
 
-    made.on_wait = refuse
+    made.room.on_wait = refuse
     waiting = asyncio.create_task(lease(made))
     await turns()
     assert (made.waiting(), asked) == (1, [STABLE[:2]] * 2)
@@ -320,7 +326,7 @@ async def test_one_who_moves_on_is_made_a_place_where_it_waits_next() -> None:
             held.release()
         return key == canary[:2]
 
-    made.on_wait = make_place
+    made.room.on_wait = make_place
     waiting = asyncio.create_task(made.lease(lambda: target, prefix="k", timeout_s=60))
     await turns()
     target = canary
@@ -339,7 +345,7 @@ async def test_what_the_choice_raises_ends_the_waiting() -> None:
 
     with pytest.raises(UnknownModel):
         await made.lease(choose, prefix="k", timeout_s=60)
-    assert (made.waiting(), made._queues) == (0, {})
+    assert (made.waiting(), made.room._queues) == (0, {})
 
 
 def test_an_incomplete_directory_makes_nothing_forgotten() -> None:

@@ -67,6 +67,7 @@ async def test_a_higher_priority_takes_the_place_of_the_youngest_of_the_lowest()
     await line.wait("d5", 5)
     assert line.refused == ["b1"]
     assert line.pool.waiting() == 3
+    assert line.pool.room.shedding.refused == {("chat", "stable", "1", "displaced"): 1}
     await line.end()
 
 
@@ -100,6 +101,7 @@ async def test_where_nobody_may_wait_a_high_priority_is_refused_too() -> None:
     await line.fill()
     await line.wait("a", 9)
     assert line.refused == ["a"]
+    assert line.pool.room.shedding.refused == {("chat", "stable", "9", "queue_full"): 1}
 
 
 async def test_one_who_was_displaced_and_leaves_at_the_same_moment_loses_nothing() -> None:

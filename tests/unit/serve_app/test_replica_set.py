@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from serve_app.contracts import EngineLoad, ReplicaEntry, ReplicaState
+from serve_app.outliers import DRAINING, Standing
 from serve_app.replica_set import KEEP_TOGETHER, MAX_ARCS, Balance, Replica, ReplicaSet
 from serve_app.ring import point_of
+from serve_app.rollout.telemetry import FAILURES, Outcome
 from tests.unit.serve_app.fakes import FakeClock
 
 PREFIX = Balance()
@@ -36,6 +38,12 @@ def replicas(*entries: ReplicaEntry, max_leases: int = MANY, clock: FakeClock | 
 
 def of_size(count: int, **load: Any) -> ReplicaSet:
     return replicas(*(entry(f"r{i}", **load) for i in range(count)))
+
+
+def eject(made: ReplicaSet, replica: Replica) -> None:
+    """Find a replica unreachable: for two seconds, the first time."""
+    assert made.judge(replica, Outcome.UNREACHABLE, made.take(replica))
+    made.give_back(replica)
 
 
 def taken(made: ReplicaSet, point: int, balance: Balance = PREFIX) -> str:
@@ -110,8 +118,7 @@ def test_a_prefix_comes_back_when_the_ejection_of_its_replica_ends() -> None:
     clock = FakeClock()
     made = replicas(*(entry(f"r{i}") for i in range(5)), clock=clock)
     own, following = [made.replicas[name] for name in clockwise_of(made)[:2]]
-    made.eject(own, clock() + 2)
-    made.eject(own, clock() + 1)  # shorter: changes nothing
+    eject(made, own)
     assert made.choose(POINTS[0], PREFIX) is following
     clock.now_s += 1
     assert made.choose(POINTS[0], PREFIX) is following
@@ -131,7 +138,7 @@ def test_a_seat_that_passes_to_another_replica_takes_nothing_of_the_old_one_alon
     made = replicas(entry("old"), clock=clock)
     assert taken(made, POINTS[0]) == "old"
     old = made.replicas["old"]
-    made.eject(old, clock() + 2)
+    eject(made, old)
     made.remove(old)
     new = made.add(entry("new"))
     clock.now_s += 2  # the ejection of the old one ends
@@ -181,7 +188,7 @@ class Changes(RuleBasedStateMachine):
         super().__init__()
         self.clock = FakeClock()
         self.set = replicas(max_leases=self.MAX_LEASES, clock=self.clock)
-        self.leases: list[Replica] = []
+        self.leases: list[tuple[Replica, int]] = []
         self.joined = 0
 
     @rule(count=st.integers(1, 5), open_requests=st.integers(0, 5))
@@ -203,7 +210,15 @@ class Changes(RuleBasedStateMachine):
         if way == "leave":
             self.set.remove(replica)
         else:
-            self.set.eject(replica, self.clock() + 2)
+            self.set.leave(replica, self.clock() + 2)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), outcome=st.sampled_from([Outcome.OK, *FAILURES, Outcome.CANCELLED]), times=st.integers(1, 5))
+    def judge(self, data: st.DataObject, outcome: Outcome, times: int) -> None:
+        replica, number = data.draw(st.sampled_from(self.leases))
+        if replica.is_known:
+            for _ in range(times):
+                self.set.judge(replica, outcome, number)
 
     @rule(seconds=st.sampled_from([0.5, 2]))
     def wait(self, seconds: float) -> None:
@@ -213,7 +228,7 @@ class Changes(RuleBasedStateMachine):
     def lease(self, key: int, choice: Any, *, excluded: bool) -> None:
         exclude = sorted(self.set.replicas)[:2] if excluded else []
         replica = self.set.choose(POINTS[key], Balance(choice), exclude)
-        able = [r for r in self.set.replicas.values() if self._is_counted(r) and r.leases < self.MAX_LEASES]
+        able = [r for r in self.set.replicas.values() if self._may_take(r) and r.leases < self.MAX_LEASES]
         assert (replica is None) == (not able)
         if replica is None:
             return
@@ -221,28 +236,36 @@ class Changes(RuleBasedStateMachine):
         preferred = [r for r in able if r.entry.replica_id not in exclude] or able
         assert replica in preferred
         room = math.ceil(self.set.bound(PREFIX.factor))
-        self.set.take(replica)
-        self.leases.append(replica)
+        self.leases.append((replica, self.set.take(replica)))
         load = self.set.load
         assert load(replica) <= max(room, 1 + min(load(r) - (r is replica) for r in preferred))
+        probes = [number for r, number in self.leases if r is replica and number == replica.probe]
+        assert len(probes) == (replica.health.standing is Standing.ON_TRIAL)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        self.set.give_back(self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1))))
+        self.set.give_back(*self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1))))
 
     @invariant()
     def sums_do_not_drift(self) -> None:
         can_take = self.set.can_take()
         counted = [r for r in self.set.replicas.values() if self._is_counted(r)]
-        held = Counter(map(id, self.leases))
+        held = Counter(id(replica) for replica, _ in self.leases)
         assert all(r.leases == held[id(r)] for r in self.set.replicas.values())
         assert all(self.set.load(r) == r.leases + r.others + r.entry.load.waiting for r in self.set.replicas.values())
         assert (self.set._counted, self.set._total) == (len(counted), sum(map(self.set.load, counted)))
-        assert (can_take, self.set.has_ready()) == (bool(counted), any(r.is_ready for r in self.set.replicas.values()))
+        ready = [r for r in self.set.replicas.values() if r.is_ready]
+        assert (can_take, self.set.has_ready()) == (any(map(self._may_take, ready)), bool(ready))
+        # What requests failed never takes the last replica away.
+        assert counted or all(r.health.reason in (DRAINING, Outcome.UNREACHABLE) for r in ready)
 
     def _is_counted(self, replica: Replica) -> bool:
-        return replica.is_ready and replica.ejected_until_s <= self.clock()
+        return replica.is_ready and replica.health.standing is Standing.TRUSTED
+
+    def _may_take(self, replica: Replica) -> bool:
+        on_trial = replica.health.standing is Standing.ON_TRIAL and not replica.probe
+        return replica.is_ready and (on_trial or self._is_counted(replica))
 
 
 TestChanges = Changes.TestCase

@@ -14,7 +14,7 @@ class State(StrEnum):
     RUNNING = "RUNNING"
 
 
-IDLE = {"phase": "", "waiting": 0, "running": 0, "open_requests": 0, "adapters": []}
+IDLE = {"phase": "", "ejected": "", "waiting": 0, "running": 0, "open_requests": 0, "adapters": []}
 BUSY = {"waiting": 3, "running": 2, "open_requests": 5}
 LOAD = EngineLoad(waiting=3, running=2, kv_cache_usage_ratio=0.5, open_requests=5)
 SERVE = SimpleNamespace(

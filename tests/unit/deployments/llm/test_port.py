@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.llm.engine import Receive, Scope, Send
+from deployments.llm.engine import AsgiApp, Receive, Scope, Send
 from deployments.llm.port import Guard, ReplicaPort
 from serve_app.contracts import DRAINING_HEADER
 from tests.unit.deployments.llm.asgi import Exchange
@@ -205,3 +205,60 @@ async def test_a_server_that_stops_while_starting_is_an_error(monkeypatch: pytes
     with pytest.raises(OSError, match="stopped while starting"):
         await port.start()
     await port.stop()
+
+
+def saying(status: int, body: bytes, kind: bytes = b"application/json") -> AsgiApp:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("app", "answered", "failed"),
+    [
+        pytest.param(saying(200, b'{"choices": []}'), 1, 0, id="whole"),
+        pytest.param(saying(200, b"data: {}", b"text/event-stream; charset=utf-8"), 1, 0, id="stream"),
+        pytest.param(saying(200, b": keep-alive", b"text/event-stream"), 1, 0, id="stream-that-begins-with-a-comment"),
+        pytest.param(saying(200, b"RIFF", b"audio/wav"), 1, 0, id="of-another-type"),
+        pytest.param(saying(204, b""), 1, 0, id="empty"),
+        pytest.param(saying(400, b'{"error": {}}'), 0, 0, id="the-clients-fault"),
+        pytest.param(saying(500, b'{"error": {}}'), 0, 1, id="status-500"),
+        pytest.param(saying(503, b""), 0, 1, id="status-503-without-a-body"),
+        pytest.param(saying(200, b'data: {"error": {}}', b"text/event-stream"), 0, 1, id="stream-that-begins-with-an-error"),
+        pytest.param(saying(200, b"\x00\xff}{", b"text/event-stream"), 0, 1, id="stream-of-garbage"),
+        pytest.param(saying(200, b"\x00\xff}{"), 0, 1, id="garbage"),
+    ],
+)
+async def test_answers_and_failures_are_counted(app: AsgiApp, answered: int, failed: int) -> None:
+    guard = Guard(app, token=TOKEN)
+    await Exchange(token=TOKEN).run(guard)
+    assert (guard.answered, guard.failed_in_row) == (answered, failed)
+
+
+async def test_an_answer_that_breaks_off_is_a_failure() -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise ConnectionError("cut")
+
+    guard = Guard(app, token=TOKEN)
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            await Exchange(token=TOKEN).run(guard)
+    assert (guard.answered, guard.failed_in_row) == (0, 2)
+
+
+async def test_an_answer_ends_a_row_of_failures_and_looks_at_the_replica_do_not() -> None:
+    answers = iter([saying(500, b""), saying(500, b""), saying(200, b""), saying(200, b"")])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await next(answers)(scope, receive, send)
+
+    guard = Guard(app, token=TOKEN)
+    seen = []
+    for method in ("POST", "POST", "GET", "POST"):
+        await Exchange(token=TOKEN, method=method).run(guard)
+        seen.append((guard.answered, guard.failed_in_row))
+    assert seen == [(0, 1), (0, 2), (0, 2), (1, 0)]

@@ -7,16 +7,25 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
+from deployments.llm import health_watch
 from deployments.llm import replica as replica_module
-from deployments.llm.engine import AdapterEngine, AsgiApp, Receive, Scope, Send
+from deployments.llm.engine import PROBE_SCOPE, AdapterEngine, AsgiApp, Receive, Scope, Send
 from deployments.llm.replica import LlmReplica, ReplicaIdentity
-from serve_app.config import VariantConfig
+from serve_app.config import HealthConfig, VariantConfig
 from serve_app.contracts import DRAINING_HEADER, EngineLoad, ReplicaEntry
 from tests.unit.deployments.llm.shelves import FakeAdapters, FakeWatcher
 from tests.unit.serve_app.fakes import turns, until
 
 IDENTITY = ReplicaIdentity("r1", "chat", host="127.0.0.1", token="internal-token")
 CONFIG = VariantConfig.model_validate({"name": "stable", "source": "org/x", "engine": {"kind": "simulated"}})
+
+
+def probed(health: HealthConfig) -> VariantConfig:
+    return CONFIG.model_copy(update={"engine": CONFIG.engine.model_copy(update={"health": health})})
+
+
+PROBED = probed(HealthConfig(probe_interval_s=0.001, probe_timeout_s=0.01))
+UNPROBED = probed(HealthConfig(probe_interval_s=0))
 
 
 @dataclass
@@ -29,7 +38,11 @@ class FakeEngine:
     stops: int = 0
     is_gone: bool = False
     is_ill: bool = False
+    is_mute: bool = False
+    probes: int = 0
     doing: str = ""
+    done: int = 0
+    working: EngineLoad = EngineLoad(waiting=3)  # noqa: RUF009  # frozen
     shelved: AdapterEngine | None = None
 
     async def start(self) -> AsgiApp:
@@ -41,7 +54,10 @@ class FakeEngine:
     def load(self) -> EngineLoad:
         if self.is_gone:
             raise RuntimeError("no load")
-        return EngineLoad(waiting=3)
+        return self.working
+
+    def steps(self) -> int:
+        return self.done
 
     def phase(self) -> str:
         return self.doing
@@ -53,6 +69,8 @@ class FakeEngine:
         return self.is_gone
 
     async def check_health(self) -> None:
+        if self.is_mute:
+            await asyncio.Event().wait()
         if self.is_gone or self.is_ill:
             raise RuntimeError("engine dead")
 
@@ -65,8 +83,9 @@ class FakeEngine:
                 await send({"type": f"{(await receive())['type']}.complete"})
             return
         await self.may_answer.wait()
+        self.probes += bool(scope.get(PROBE_SCOPE))
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"ok"})
+        await send({"type": "http.response.body", "body": b'{"choices": [1]}' if scope.get(PROBE_SCOPE) else b"ok"})
 
 
 @dataclass
@@ -217,7 +236,7 @@ async def test_a_start_that_is_cancelled_stops_the_engine() -> None:
 
 
 async def test_its_load_is_the_engines_and_what_its_port_counts() -> None:
-    it = made()
+    it = made(config=UNPROBED)
     assert it.replica.load() == EngineLoad(waiting=3)
     await it.replica.start()
     headers = {"authorization": f"Bearer {IDENTITY.token}"}
@@ -306,3 +325,71 @@ async def test_a_replica_without_adapters_refuses_their_requests(config: Variant
         assert (answer.status_code, answer.headers["x-manta-adapter-unavailable"]) == (503, "1")
     assert it.directory.entries[-1].adapters == ()
     await it.replica.stop()
+
+
+async def ill(it: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the engine answer one probe and hang at all others, until the replica gives it up."""
+    monkeypatch.setattr(replica_module, "HEARTBEAT_S", 0.001)
+    monkeypatch.setattr(health_watch, "LOOK_EVERY_S", 0)
+    monkeypatch.setattr(health_watch, "RETRY_S", 0)
+    it.engine.may_answer.set()
+    await it.replica.start()
+    await until(lambda: it.engine.probes >= 1)
+    it.engine.may_answer.clear()
+    await until(lambda: it.directory.said[-1] == "draining")
+
+
+async def test_a_replica_whose_engine_hangs_takes_no_more_work_and_asks_to_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = made(config=PROBED)
+    await ill(it, monkeypatch)
+    with pytest.raises(RuntimeError, match=r"generates nothing any more: 2 probes in a row failed; no answer within 0\.01 s"):
+        await it.replica.check_health()
+    assert it.replica.load().arrived == 0
+    await it.replica.stop()
+
+
+async def test_a_replica_that_gave_its_engine_up_does_not_wait_for_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "GIVEN_UP_DRAIN_S", 0.0)
+    it = made(config=PROBED)
+    it.engine.may_answer.set()
+    await it.replica.start()
+    it.engine.may_answer.clear()
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {IDENTITY.token}"}) as client:
+        open_one = asyncio.create_task(client.post(it.directory.entries[-1].url))
+        await until(lambda: it.replica.load().open_requests)
+        it.replica._watch.failure = "hangs"  # type: ignore[union-attr]
+        await it.replica.stop()
+        open_one.cancel()
+        await asyncio.wait([open_one])
+    assert it.engine.stops == 1
+
+
+async def test_a_probe_is_no_load() -> None:
+    it = made()
+    await it.replica.start()
+    seen = []
+    for working in (EngineLoad(running=2, waiting=1), EngineLoad(waiting=1), EngineLoad()):
+        it.engine.working = working
+        assert it.replica._probe is not None
+        it.replica._probe.is_open = True
+        seen.append(it.replica.load())
+    assert seen == [EngineLoad(running=1, waiting=1), EngineLoad(), EngineLoad()]
+    await it.replica.stop()
+
+
+async def test_a_replica_without_an_interval_sends_no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_watch, "LOOK_EVERY_S", 0)
+    it = made(config=UNPROBED)
+    await it.replica.start()
+    await turns(20)
+    assert it.engine.probes == 0
+    await it.replica.check_health()
+    await it.replica.stop()
+
+
+async def test_a_check_of_the_engine_that_hangs_is_a_failed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "HEALTH_TIMEOUT_S", 0.001)
+    it = made()
+    it.engine.is_mute = True
+    with pytest.raises(RuntimeError, match=r"did not say within 0\.001 s"):
+        await it.replica.check_health()

@@ -132,7 +132,7 @@ async def test_a_request_that_hangs_on_purpose_is_never_answered() -> None:
 
 async def test_a_replica_dies_on_purpose_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     died: list[int] = []
-    monkeypatch.setattr("deployments.llm.simulated.os._exit", died.append)
+    monkeypatch.setattr("deployments.llm.simulated_faults.os._exit", died.append)
     latency = FAST.model_copy(update={"faults": SimulatedFaults(crash_after_requests=1)})
     app = await SimulatedEngine("chat", latency).start()
     for _ in range(2):

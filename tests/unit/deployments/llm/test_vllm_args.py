@@ -13,7 +13,7 @@ from deployments.llm.vllm_args import SAME_NAME, ArgumentsError, field_of, is_st
 from serve_app.config import SET_BY_MANTA, EngineConfig
 
 SECTIONS_OF_OURS = {"lora", "structured_outputs", "speculative"}
-NOT_OF_VLLM = {"kind", "cpu_kv_cache_gib", "start_timeout_s", "simulated", "engine_args"}
+NOT_OF_VLLM = {"kind", "cpu_kv_cache_gib", "start_timeout_s", "simulated", "engine_args", "health"}
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ import lancedb
 import pyarrow as pa
 import pytest
 
+from deployments.stores.lance_rows import schema_for
 from deployments.stores.lancedb import LanceStore
 from deployments.stores.opening import open_store
 from serve_app.config import VectorStoreConfig
@@ -186,6 +187,45 @@ async def test_two_processes_that_create_at_once_agree(store: LanceStore, tmp_pa
     late = LanceStore(str(tmp_path / "lance"), refresh_s=0)
     await asyncio.gather(store.create("docs", PRINT), late.create("docs", PRINT))
     assert await store.describe("docs") == await late.describe("docs")
+
+
+async def rows_by_document(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    table = await (await lancedb.connect_async(folder)).open_table("docs")
+    rows = await table.query().select(["document_id", "id", "content_hash"]).to_list()
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in sorted(rows, key=lambda row: str(row["id"])):
+        found.setdefault(row["document_id"], []).append((row["id"], row["content_hash"]))
+    return found
+
+
+async def without_key(folder: Path) -> None:
+    """Make the collection as Manta 0.1.0 made it."""
+    schema = schema_for(PRINT)
+    bare = pa.schema([f.remove_metadata() for f in schema], metadata=schema.metadata)
+    await (await lancedb.connect_async(folder)).create_table("docs", schema=bare)
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["new-collection", "collection-of-0.1.0"])
+async def test_two_writers_of_the_same_documents_leave_one_version_of_each_whole(tmp_path: Path, is_old: bool) -> None:
+    folder = tmp_path / "lance"
+    if is_old:
+        await without_key(folder)
+    writers = {version: LanceStore(str(folder), refresh_s=0) for version in ("1", "2")}
+    versions = {v: [document(f"d{i}", *[f"text {v}"] * (2 * int(v)), version=v) for i in range(9)] for v in writers}
+
+    async def write(version: str) -> None:
+        for i in range(0, 9, 3):
+            await writers[version].replace_documents("docs", versions[version][i : i + 3])
+        await writers[version].finish("docs")
+
+    await asyncio.gather(*(writer.create("docs", PRINT) for writer in writers.values()))
+    await asyncio.gather(*map(write, writers))
+    whole: dict[str, list[list[tuple[str, str]]]] = {}
+    for each in (*versions["1"], *versions["2"]):
+        whole.setdefault(each.document_id, []).append([(chunk.id, each.content_hash) for chunk in each.chunks])
+    found = await rows_by_document(folder)
+    assert found.keys() == whole.keys()
+    assert [name for name, rows in found.items() if rows not in whole[name]] == []
 
 
 async def test_a_table_of_another_program_is_not_touched(store: LanceStore, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,25 @@ async def test_a_write_that_was_cut_short_is_cleared_away(tmp_path: Path) -> Non
     partial.write_bytes(b"half")
     assert await blobs.keys() == ["files/file-a/record.json"]
     assert not partial.parent.exists()
+
+
+def contents_below(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+
+
+async def test_a_full_disk_keeps_the_old_object_and_no_part_of_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    blobs = FolderBlobs(tmp_path)
+    await blobs.put("files/file-a/record.json", b"old")
+    monkeypatch.setattr("serve_app.documents.blobs.os.fsync", full)
+    with pytest.raises(Unavailable, match=r"uploads cannot be kept now: No space left.*vector_stores\.uri") as refusal:
+        await blobs.put("files/file-a/record.json", b"new")
+    assert str(tmp_path) not in refusal.value.message
+    assert contents_below(tmp_path) == [b"old"]
 
 
 async def test_writers_of_one_folder_do_not_meet(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""A process that is killed between any two writes: what was acknowledged is there, what was begun is finished or never was."""
+"""A process killed between any two writes of records, uploads or collections: what was acknowledged is there,
+and what was begun is finished or never was.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,13 @@ import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import lancedb
 import pytest
 
 from serve_app.documents.contract import Upload
 from serve_app.documents.errors import UnknownObject
 from serve_app.documents.pages import Page
-from serve_app.documents.records import BatchMember, StoreFileRecord, new_id, to_json
+from serve_app.documents.records import BatchMember, Chunking, StoreFileRecord, new_id, to_json
 from serve_app.documents.requests import NewStore, Search
 from serve_app.documents.service import DocumentService
 from serve_app.documents.worker import MOST_BEGUN
@@ -72,6 +75,13 @@ async def relabel(service: DocumentService, names: Names) -> None:
     await service.update_file("ann", names.store, names.files[0], attributes={"year": 1})
 
 
+async def add_again(service: DocumentService, names: Names) -> None:
+    await make_store(service, names)
+    await settled(service, "ann", names.store)
+    smaller = BatchMember(names.files[0], chunking=Chunking(max_tokens=3, overlap_tokens=0))
+    await service.add_file("ann", names.store, smaller)
+
+
 async def crash_after(folder: Path, blobs: MemoryBlobs, act: Act) -> Names:
     """Run until the process is gone or everything is done; return what was acknowledged."""
     names = Names()
@@ -93,7 +103,10 @@ async def crash_after(folder: Path, blobs: MemoryBlobs, act: Act) -> Names:
     return names
 
 
-@pytest.mark.parametrize("act", [upload, make_store, add_batch, remove, delete_upload, relabel], ids=lambda act: act.__name__)
+ACTS = [upload, make_store, add_batch, remove, delete_upload, relabel, add_again]
+
+
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
 async def test_nothing_acknowledged_is_lost(tmp_path: Path, act: Act) -> None:
     for writes in itertools.count():
         folder, blobs = tmp_path / str(writes), MemoryBlobs(survives=writes)
@@ -101,10 +114,27 @@ async def test_nothing_acknowledged_is_lost(tmp_path: Path, act: Act) -> None:
         service = made(folder, blobs=MemoryBlobs(blobs.objects))
         await service.open()
         await check(service, names)
+        await require_no_leftovers(service, folder, blobs)
         await service.close()
         if not blobs.is_gone:
             break
     assert writes > 2
+
+
+async def require_no_leftovers(service: DocumentService, folder: Path, blobs: MemoryBlobs) -> None:
+    """Fail if anything is kept that no list shows, or anything twice."""
+    files = [file["id"] for file in (await service.files("ann", Page()))["data"]]
+    stores = [store["id"] for store in (await service.stores("ann", Page()))["data"]]
+    owners = {key.split("/")[1] for key in blobs.objects}
+    assert owners == {*files, *stores}
+    collections = await lancedb.connect_async(folder / "lance")
+    for name in (await collections.list_tables()).tables:
+        assert name in stores
+        rows = await (await collections.open_table(name)).query().select(["id", "document_id", "content_hash"]).to_list()
+        inside = [file["id"] for file in (await service.store_files("ann", name, Page()))["data"]]
+        assert len({row["id"] for row in rows}) == len(rows)
+        assert {row["document_id"] for row in rows} == set(inside)
+        assert len({(row["document_id"], row["content_hash"]) for row in rows}) == len(inside)
 
 
 async def check(service: DocumentService, names: Names) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class FakeEmbedder:
     refuses: str | None = None
     calls: list[list[str]] = field(default_factory=list)
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str], *, budget_s: float | None = None) -> list[list[float]]:
         self.calls.append(list(texts))
         if self.refuses and any(self.refuses in text for text in texts):
             raise BadRequest("the embedder does not like it")
@@ -85,3 +86,15 @@ class MemoryStore:
 
     async def set_attributes(self, collection: str, document_id: str, attributes: Mapping[str, Scalar]) -> None: ...
     async def drop(self, collection: str) -> None: ...
+
+
+class HashEmbedder:
+    """The vector of a text is made of its digest: the same in every process, and no two texts' alike."""
+
+    dimension = 8
+
+    async def embed(self, texts: Sequence[str], *, budget_s: float | None = None) -> list[list[float]]:
+        return [[byte / 255 for byte in hashlib.sha256(text.encode()).digest()[: self.dimension]] for text in texts]
+
+    async def describe(self) -> EmbeddingFingerprint:
+        return EmbeddingFingerprint("org/hash", self.dimension, normalized=False)

@@ -152,10 +152,10 @@ async def test_an_embedder_that_goes_away_ends_the_run_and_a_rerun_completes_it(
     docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class GoesAway(FakeEmbedder):
-        async def embed(self, texts: list[str]) -> list[list[float]]:  # type: ignore[override]
+        async def embed(self, texts: list[str], *, budget_s: float | None = None) -> list[list[float]]:  # type: ignore[override]
             if self.calls:
                 raise Unavailable("gone")
-            return await super().embed(texts)
+            return await super().embed(texts, budget_s=budget_s)
 
     monkeypatch.setattr(run_module, "COMMIT_CHUNKS", 2)
     store = MemoryStore()
@@ -216,6 +216,14 @@ async def test_options_that_cannot_work_are_refused_before_any_write(
     with pytest.raises(BadRequest, match=message):
         await ingest(options, store, embedder=FakeEmbedder(), tokenizer=WordTokenizer(), console=console)
     assert store.fingerprint is None
+
+
+async def test_a_home_folder_of_nobody_is_named() -> None:
+    store, console = MemoryStore(), Console(file=io.StringIO())
+    options = IngestOptions("~no-such-user/docs", "docs")
+    with pytest.raises(BadRequest, match="~no-such-user/docs does not exist: ~no-such-user is no home folder") as refusal:
+        await ingest(options, store, embedder=FakeEmbedder(), tokenizer=WordTokenizer(), console=console)
+    assert (refusal.value.param, store.fingerprint) == ("path", None)
 
 
 async def test_it_works_on_the_real_store(docs: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serve_app import metrics
 from serve_app.config import AuthConfig
+from serve_app.lease import Target
 from serve_app.observing.gateway_metrics import about_sum_s, buckets
+from serve_app.observing.record import RequestRecord
+from serve_app.observing.request_metrics import RequestMetrics
+from serve_app.registry import Registry
 from serve_app.rollout.histogram import Histogram, bucket_end_s, bucket_index
 from serve_app.upstream import ReplicaUnreachable
 from tests.unit.serve_app.fakes import BROKEN, FakeClock, FakeResponse, entry, gateway, snapshot, turns
@@ -48,10 +53,16 @@ async def test_retries_ejections_and_limits_are_counted() -> None:
     watched = Watched(made)
     await watched.request("POST", CHAT, json=ASK)
     assert watched.value("manta_retries_total", model="chat", outcome="unreachable") == 1
-    assert watched.value("manta_replica_ejections_total", **WHO) == 1
+    assert watched.value("manta_replica_ejections_total", reason="unreachable", **WHO) == 1
     strict = Watched(ready(), admission=Strict())
     await strict.request("POST", CHAT, json=ASK)
     assert strict.value("manta_limits_hit_total", limit="tokens") == 1
+
+
+async def test_streams_that_went_on_elsewhere_are_counted() -> None:
+    registry = Registry()
+    RequestMetrics(registry).ended(RequestRecord(asked="chat", continued=2))
+    assert registry.get_sample_value("manta_streams_continued_total", {"model": "chat"}) == 2
 
 
 async def test_what_is_open_shows_while_it_is() -> None:
@@ -65,6 +76,41 @@ async def test_what_is_open_shows_while_it_is() -> None:
     await asked
     assert watched.registry.get_sample_value("manta_streams_open_count", WHO) == 0
     assert watched.registry.get_sample_value("manta_held_requests_count", WHO) == 0
+
+
+async def test_who_was_refused_because_of_load_is_counted_by_priority_and_reason() -> None:
+    made = ready()
+    watched = Watched(made)
+    made.pool.room.max_waiting = 0
+    held = [made.pool.try_lease(Target("chat", "stable", 2), prefix="k") for _ in range(2)]
+    await watched.request("POST", CHAT, json=ASK)
+    assert watched.value("manta_shed_total", priority="5", reason="queue_full", **WHO) == 1
+    assert watched.value("manta_limits_hit_total", limit="queue") == 1
+    assert None not in held
+
+
+async def test_the_wait_that_is_expected_shows_once_it_is_known() -> None:
+    clock = FakeClock()
+    made = gateway(FakeResponse(), clock=clock)
+    made.update(snapshot(entry("r1")))
+    watched = Watched(made)
+    assert watched.registry.get_sample_value("manta_expected_wait_seconds", WHO) == 0
+    held = deque(made.pool.try_lease(Target("chat", "stable", 2), prefix="k") for _ in range(2))
+
+    async def wait() -> None:
+        held.append(await made.pool.lease(lambda: Target("chat", "stable", 2), prefix="k", timeout_s=600))
+
+    tasks = [asyncio.create_task(wait()) for _ in range(20)]
+    await turns()
+    for _ in range(10):  # two places a second, and ten are left
+        clock.now_s += 0.5
+        if (first := held.popleft()) is not None:
+            first.release()
+        await turns()
+    assert watched.registry.get_sample_value("manta_expected_wait_seconds", WHO) == pytest.approx(5.5)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_what_rollouts_have_taken_still_counts() -> None:

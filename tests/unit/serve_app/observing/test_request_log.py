@@ -28,7 +28,7 @@ from tests.unit.serve_app.test_view import ANN, ANN_KEY
 FIELDS = [
     "time", "request_id", "trace_id", "front", "endpoint", "tenant", "key", "model", "variant", "pipeline_version",
     "adapter_version", "outcome", "status", "error", "is_stream", "prompt_tokens", "completion_tokens", "tokens_estimated",
-    "duration_ms", "ttft_ms", "queue_ms", "stages", "attempts",
+    "duration_ms", "ttft_ms", "queue_ms", "stages", "skipped", "attempts",
 ]  # fmt: skip
 SECRET = "sk-A1b2C3d4E5f6G7h8I9j0"
 ASK_SECRET = {**ASK, "messages": [{"role": "user", "content": f"my Zebra key is {SECRET}"}]}
@@ -88,6 +88,7 @@ async def test_a_line_has_all_its_fields_in_their_order(lines: KeptLines) -> Non
         "completion_tokens": 2,
         "tokens_estimated": False,
         **times,
+        "skipped": {},
         "attempts": ["ok"],
     }
 

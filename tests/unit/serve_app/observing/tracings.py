@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 
 from deployments.embedder import Embedder
-from deployments.handles import HandleEmbedder, HandleRetriever, LazyHandle
+from deployments.handles import Asked, HandleEmbedder, HandleRetriever, LazyHandle
 from deployments.retriever import Retriever
+from deployments.tries import Patience
 from serve_app.config_tracing import TracingConfig
 from serve_app.contracts import CollectionInfo
 from serve_app.gateway import Gateway, Stages
@@ -104,6 +105,11 @@ class Elsewhere:
         sent, named = pickle.loads(pickle.dumps((args, kwargs)))  # noqa: S301
         work = getattr(self._target, method)(*sent, **named)
         return await asyncio.create_task(work, context=contextvars.Context())
+
+    async def read_within(self, patience: Patience, method: str, asked: Callable[[float], Asked]) -> Any:
+        """Call the method."""
+        args, kwargs = asked(patience.total_s)
+        return await self.call(method, *args, **kwargs)
 
 
 class _To(HandleRetriever):

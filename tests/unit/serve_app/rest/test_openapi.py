@@ -110,9 +110,9 @@ def test_a_models_schema_goes_into_the_components(method: str) -> None:
     described = found["paths"]["/v1/things/{thing}"][method.lower()]
     reference = {"$ref": "#/components/schemas/Body"}
     assert described["requestBody"]["content"]["application/json"]["schema"] == reference
-    assert described["parameters"] == [
-        {"name": "thing", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    ]
+    thing, timeout = described["parameters"]
+    assert thing == {"name": "thing", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    assert (timeout["name"], timeout["in"]) == ("x-request-timeout-s", "header")
     assert {"Body", "Part"} <= set(found["components"]["schemas"])
     assert "201" in described["responses"]
 

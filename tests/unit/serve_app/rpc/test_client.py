@@ -11,6 +11,7 @@ from serve_app.config import AuthConfig
 from serve_app.errors import BadRequest, DeadlineExceeded, Unauthenticated, Unavailable, UnknownModel
 from serve_app.rpc.client import MantaClient, Message, Options, Retrieval, Sampling
 from serve_app.rpc.results import Origin, ToolCallDelta, Usage
+from serve_app.sse import DONE_EVENT
 from tests.unit.serve_app.fakes import FakeResponse, FakeRetriever, leases_of, until, upstream_of
 from tests.unit.serve_app.rpc.front import END, LAST, USAGE, client, event, ready, stream, word
 from tests.unit.serve_app.test_view import ANN, ANN_KEY
@@ -34,7 +35,7 @@ async def test_a_chat_comes_in_pieces() -> None:
 
 
 async def test_a_message_may_have_images() -> None:
-    made = ready(stream(word("a cat")))
+    made = ready(stream(word("a cat"), DONE_EVENT))
     async with client(made) as manta:
         question = Message("user", "What is it?", image_urls=("https://x/cat.png",))
         assert [chunk.text async for chunk in manta.chat("chat", [question])] == ["a cat"]
@@ -52,7 +53,7 @@ async def test_a_role_that_does_not_exist_is_refused_by_name() -> None:
 async def test_tool_calls_of_several_choices_come_as_chunks_of_their_own() -> None:
     call = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}
     choices = [{"index": i, "delta": {"tool_calls": [call]}, "finish_reason": "odd"} for i in range(2)]
-    async with client(ready(stream(event({"choices": choices})))) as manta:
+    async with client(ready(stream(event({"choices": choices}), DONE_EVENT))) as manta:
         chunks = [chunk async for chunk in manta.chat("chat", HI)]
     assert [(c.index, c.tool_calls, c.finish_reason) for c in chunks] == [
         (i, (ToolCallDelta(0, "c1", "f", "{}"),), "other") for i in range(2)

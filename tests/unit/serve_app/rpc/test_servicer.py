@@ -19,6 +19,7 @@ from serve_app.filters import Comparison
 from serve_app.gateway import Gateway
 from serve_app.limits.permit import Permit
 from serve_app.protos.manta.v1 import chat_pb2, common_pb2, inference_pb2, inference_pb2_grpc
+from serve_app.sse import DONE_EVENT
 from tests.unit.serve_app.fakes import FakeResponse, FakeRetriever, document, gateway, leases_of, snapshot, until, upstream_of
 from tests.unit.serve_app.rpc.front import END, LAST, USAGE, channel, event, ready, stream, word
 from tests.unit.serve_app.test_view import ANN, ANN_KEY
@@ -78,7 +79,7 @@ async def test_tool_calls_reasoning_and_logprobs_are_carried() -> None:
     }
     logprobs = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}]}
     said = event({"choices": [{"index": 2, "delta": delta, "logprobs": logprobs, "finish_reason": "tool_calls"}]})
-    async with channel(ready(stream(said))) as opened:
+    async with channel(ready(stream(said, DONE_EVENT))) as opened:
         [message] = [message async for message in stub(opened).Chat(CHAT)]
     [choice] = message.choices
     assert choice == chat_pb2.ChatChoice(
@@ -104,7 +105,7 @@ async def test_an_answer_that_comes_whole_is_a_stream_of_one() -> None:
 
 
 async def test_a_last_event_without_its_blank_line_is_not_lost() -> None:
-    async with channel(ready(stream(word("be"), word("cause").rstrip()))) as opened:
+    async with channel(ready(stream(word("be") + word("cause"), DONE_EVENT.rstrip()))) as opened:
         messages = [message async for message in stub(opened).Chat(CHAT)]
     assert "".join(c.delta.content for m in messages for c in m.choices) == "because"
 
@@ -156,7 +157,7 @@ async def test_standard_clients_read_the_details_of_an_error() -> None:
 
 
 async def test_an_unexpected_error_shows_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
-    broken = FakeResponse((b"no json from /opt/engine",))
+    broken = FakeResponse((b"{no json from /opt/engine}",))
     async with channel(ready(broken)) as opened:
         for call in (stub(opened).Generate(inference_pb2.GenerateRequest(model="chat")), stub(opened).Chat(CHAT)):
             err = await failure(call)
@@ -182,7 +183,7 @@ async def test_an_unexpected_error_shows_nothing_of_itself(caplog: pytest.LogCap
     ids=["none", "wrong", "no-scheme", "binary", "other-name", "bearer", "x-api-key"],
 )
 async def test_a_key_is_asked_for_by_every_method(metadata: list[tuple[str, Any]], code: grpc.StatusCode) -> None:
-    made = ready(stream(word("x")), auth=AuthConfig(keys=(ANN,)))
+    made = ready(stream(word("x"), DONE_EVENT), auth=AuthConfig(keys=(ANN,)))
     async with channel(made) as opened:
         answers = stub(opened)
         calls = {
@@ -265,7 +266,7 @@ async def test_what_is_no_message_and_what_is_too_large_never_reaches_a_model() 
 
 
 async def test_other_machines_are_refused_where_the_platform_is_local() -> None:
-    async with channel(ready(stream(word("x"))), is_local_only=True) as opened:
+    async with channel(ready(stream(word("x"), DONE_EVENT)), is_local_only=True) as opened:
         assert await code_of(stub(opened).Chat(CHAT)) is grpc.StatusCode.OK
 
 

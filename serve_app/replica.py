@@ -1,0 +1,47 @@
+"""Replica: one replica as a Router sees it, and the requests that are open there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from serve_app.contracts import ReplicaEntry, ReplicaState
+from serve_app.lease import Lease
+from serve_app.outliers import Health
+
+if TYPE_CHECKING:
+    from serve_app.replica_set import ReplicaSet
+
+
+@dataclass(eq=False, slots=True)
+class Replica:
+    """A replica and the requests that are open there."""
+
+    home: ReplicaSet
+    entry: ReplicaEntry
+    seat: int  # in the index; another's once the directory has forgotten this one
+    leases: int = 0
+    others: int = 0  # requests that other Routers have open there, by the last report
+    health: Health = field(default_factory=Health)
+    open: dict[int, Lease] = field(default_factory=dict)  # by the number that ``ReplicaSet.take`` gave
+    probe: int = 0  # number of the request that it is tried with; 0: none
+    is_known: bool = False  # to the directory
+    is_counted: bool = False  # ready and trusted: part of the mean load
+    is_leaving: bool = False  # it said so itself
+    point: int = 0  # of its name on the ring; known once an adapter is loaded there
+
+    def release(self, number: int) -> None:
+        """Give one lease back."""
+        self.open.pop(number, None)
+        self.home.give_back(self, number)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the directory says that it takes new work."""
+        return self.entry.state is ReplicaState.READY
+
+    def lose(self) -> None:
+        """Tell the open requests that the directory has forgotten it; one that drains only ended before they did."""
+        if self.entry.state is not ReplicaState.DRAINING and not self.is_leaving:
+            for lease in list(self.open.values()):
+                lease.lose()

@@ -1,0 +1,176 @@
+"""Steady load on a platform, by a process of its own: open-loop arrivals, and what became of each request.
+
+    python -m tests.chaos.load --url http://10.0.0.2:8000 --url http://10.0.0.3:8000 --out records.jsonl --chat 90 --question 6
+
+Runs until its standard input closes. Times are of the machine's monotonic clock, so that another process may compare them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import random
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
+
+import aiohttp
+
+MOST_TRIES = 3  # as OpenAI's SDK does by default; a Kubernetes Service leads each to an endpoint that lives
+TIMEOUT_S = 120.0
+ENDS = {429: "refused", 404: "unrouted"}
+KINDS = ("chat", "question", "embed", "whole")
+
+
+@dataclass
+class Record:
+    """One request as its client saw it.
+
+    Attributes:
+        end: ``ok``; ``refused`` (429); ``failed`` (no byte of an answer); ``unrouted`` (404, by a proxy that does not know its
+            routes yet); ``broken`` (an error event after the first byte); ``cut`` (its connection broke after the first byte,
+            which every client notices); ``silent`` (ended in an orderly way before its end, which must never be); ``left``
+            (the load ended).
+        gap_s: the longest wait between two pieces of the answer.
+        tries: connections that were needed; a further one only where the connection before broke without any byte.
+    """
+
+    kind: str
+    began_s: float
+    first_s: float = 0.0
+    ended_s: float = 0.0
+    gap_s: float = 0.0
+    end: str = "left"
+    status: int = 0
+    tries: int = 0
+    detail: str = ""
+    tokens: int = 0
+    priority: str = ""
+
+
+class Load:
+    """Sends requests at a rate, whatever becomes of them."""
+
+    def __init__(self, args: argparse.Namespace, session: aiohttp.ClientSession, out: TextIO) -> None:
+        self._args = args
+        self._session = session
+        self._out = out
+        self._numbers = itertools.count()
+        self._random = random.Random(args.seed)  # noqa: S311
+
+    async def send(self, kind: str, key: str) -> None:
+        """Send one request and write down what became of it."""
+        record = Record(kind, time.monotonic(), priority=key)
+        number = next(self._numbers)
+        urls = self._args.url[number % len(self._args.url) :] + self._args.url[: number % len(self._args.url)]
+        try:
+            for url in itertools.islice(itertools.cycle(urls), MOST_TRIES):
+                record.tries += 1
+                if await self._try(url, record, number):
+                    break
+        finally:
+            record.ended_s = time.monotonic()
+            self._out.write(json.dumps(asdict(record)) + "\n")
+
+    async def _try(self, url: str, record: Record, number: int) -> bool:
+        """Return whether the request has ended, rather than broken without a byte."""
+        path, body = self._request(record.kind, number)
+        headers = {"authorization": f"Bearer {record.priority}"} if record.priority else {}
+        try:
+            async with self._session.post(f"{url}{path}", json=body, headers=headers) as answer:
+                record.status = answer.status
+                if answer.status != 200:
+                    text = await answer.text()
+                    record.end, record.detail = ENDS.get(answer.status, "failed"), text[:300]
+                    record.first_s = time.monotonic()
+                    return True
+                await self._read(answer, record, is_stream=bool(body.get("stream")))
+                return True
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as err:
+            record.end, record.detail = "cut" if record.first_s else "failed", f"{type(err).__name__}: {err}"[:300]
+            # No connection is like a refused one; an answer that is late is none that another endpoint would hasten.
+            is_late = isinstance(err, TimeoutError) and not isinstance(err, aiohttp.ConnectionTimeoutError)
+            return bool(record.first_s) or is_late
+
+    async def _read(self, answer: aiohttp.ClientResponse, record: Record, *, is_stream: bool) -> None:
+        last_s, tail = record.began_s, b""
+        async for piece in answer.content.iter_any():
+            now_s = time.monotonic()
+            if not record.first_s and not piece.startswith(b":"):
+                record.first_s = now_s
+            elif record.first_s:
+                record.gap_s = max(record.gap_s, now_s - last_s)
+            last_s = now_s
+            record.tokens += piece.count(b'"content"') + piece.count(b'"text"')
+            tail = (tail + piece)[-4000:]
+        whole = b"[DONE]" in tail if is_stream else tail.rstrip().endswith(b"}")
+        if b'data: {"error"' in tail:
+            at = tail.index(b'data: {"error"')
+            record.end, record.detail = ("broken" if record.tokens else "failed"), tail[at : at + 300].decode(errors="replace")
+        else:
+            record.end = "ok" if whole else "silent"
+
+    def _request(self, kind: str, number: int) -> tuple[str, dict[str, Any]]:
+        text = f"{number}: what does the method number {self._random.randrange(10_000)} do?"
+        if kind == "embed":
+            return "/v1/embeddings", {"model": "minilm", "input": text}
+        model = "assistant" if kind == "question" else "chat"
+        body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": self._args.tokens}
+        return "/v1/chat/completions", {**body, "stream": kind != "whole"}
+
+
+async def run(args: argparse.Namespace) -> None:
+    """Send until standard input closes, then let what is open end."""
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 4096) else over.set())
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=args.connect_s)
+    with args.out.open("w", encoding="utf-8", buffering=1) as out:
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            load = Load(args, session, out)
+            sources = [(kind, "", getattr(args, kind)) for kind in KINDS] + [("chat", *_keyed(each)) for each in args.keyed]
+            senders = [loop.create_task(_send(load, *source, over=over)) for source in sources if source[2]]
+            await asyncio.gather(*senders)
+
+
+async def _send(load: Load, kind: str, key: str, rate: float, *, over: asyncio.Event) -> None:
+    """Let requests of one kind arrive at a rate (a Poisson process)."""
+    draw, due_s = random.Random(f"{kind}{key}"), time.monotonic()  # noqa: S311
+    async with asyncio.TaskGroup() as group:
+        while not over.is_set():
+            due_s += draw.expovariate(rate)
+            if (wait_s := due_s - time.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), wait_s)
+            group.create_task(load.send(kind, key))
+
+
+def _keyed(text: str) -> tuple[str, float]:
+    key, _, rate = text.partition("=")
+    return key, float(rate)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Return the options."""
+    from pathlib import Path
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", action="append", required=True, help="Where the platform listens; may be given again.")
+    parser.add_argument("--out", type=Path, required=True, help="Where the records go, one JSON object a line.")
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}", type=float, default=0.0, help=f"Requests per second of the kind {kind}.")
+    parser.add_argument("--keyed", action="append", default=[], help="KEY=RATE: chats with an API key; may be given again.")
+    parser.add_argument("--tokens", type=int, default=16, help="Tokens of an answer.")
+    parser.add_argument("--connect-s", type=float, default=2.0, help="Seconds that a connection may take.")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    asyncio.run(run(parse(sys.argv[1:])))
