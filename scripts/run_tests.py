@@ -57,8 +57,8 @@ class Outcome:
 GROUPS = {
     group.name: group
     for group in (
-        Group("unit", ("tests/unit",), NO_ENGINE, limit_s=600),
-        Group("integration", ("tests/integration",), NO_ENGINE, limit_s=1_500),
+        Group("unit", ("tests/unit",), NO_ENGINE, limit_s=1_200),
+        Group("integration", ("tests/integration",), NO_ENGINE, limit_s=2_000),
         Group("main-job", ("tests/e2e/test_main_job.py",), NOT_EVERYWHERE, limit_s=1_500),
         # A platform of two engines: the one of the other end-to-end tests has to be gone before it starts.
         Group("e2e", ("tests/e2e",), "not (matrix or chart or chaos or gpu)", limit_s=7_200),
