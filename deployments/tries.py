@@ -25,15 +25,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve_app.config_router import RetryBudgetConfig
 from serve_app.errors import DeadlineExceeded
+from serve_app.retry_budget import RetryBudget
 
 logger = logging.getLogger("ray.serve")
 
 PAUSES_S = (0.05, 0.25)  # before the second and the third try, on average
 TRY_S = 5.0  # after which another replica is tried
-RETRY_SHARE = 0.2  # of calls
-RETRIES_PER_S = 5.0
-MOST_SAVED = 10.0  # retries
+BUDGET = RetryBudgetConfig(ratio=0.2, min_per_s=1.0)
 
 Send = Callable[[float], Awaitable[Any]]  # starts a try; it is told the seconds that are left
 
@@ -44,33 +44,6 @@ class Patience:
 
     total_s: float = 60.0
     try_s: float = TRY_S
-
-
-@dataclass(slots=True)
-class RetryBudget:
-    """How many calls may be sent again: a share of all calls, and some each second, so that little traffic has a chance."""
-
-    clock: Callable[[], float]
-    _saved: float = MOST_SAVED
-    _at_s: float = -math.inf
-
-    def earn(self) -> None:
-        """Count a call."""
-        self._save(RETRY_SHARE)
-
-    def take(self) -> bool:
-        """Use a retry up; whether there was one."""
-        self._save(0.0)
-        if self._saved < 1 - 1e-9:  # five shares of a fifth make one
-            return False
-        self._saved -= 1
-        return True
-
-    def _save(self, more: float) -> None:
-        now_s = self.clock()
-        by_time = RETRIES_PER_S * (now_s - self._at_s)
-        self._at_s = now_s
-        self._saved = min(MOST_SAVED, self._saved + by_time + more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +66,16 @@ class Tries:
     budget: RetryBudget = field(init=False)
 
     def __post_init__(self) -> None:
-        self.budget = RetryBudget(self.clock)
+        self.budget = RetryBudget(clock=self.clock)
 
     async def write(self, send: Send) -> Any:
         """Return the call's result; it is sent again only if nobody can have got it. Raises what the last try raised."""
-        self.budget.earn()
+        self.budget.deposit()
         for pause_s in PAUSES_S:
             try:
                 return await send(math.inf)
             except Exception as err:
-                if not (self.lost.was_never_sent(err) and self.budget.take()):
+                if not (self.lost.was_never_sent(err) and self.budget.take(BUDGET)):
                     raise
                 await self._pause(pause_s, err)
         return await send(math.inf)
@@ -116,7 +89,7 @@ class Tries:
             DeadlineExceeded: there was no answer within ``total_s``.
             Exception: what the last try raised.
         """
-        self.budget.earn()
+        self.budget.deposit()
         ends_s = self.clock() + patience.total_s
         for pause_s in PAUSES_S:
             try:
@@ -124,7 +97,7 @@ class Tries:
             except _GaveUp as err:
                 await self._pause(pause_s, err)
             except Exception as err:
-                if not (self.lost.is_lost(err) and self.clock() + pause_s < ends_s and self.budget.take()):
+                if not (self.lost.is_lost(err) and self.clock() + pause_s < ends_s and self.budget.take(BUDGET)):
                     raise
                 await self._pause(pause_s, err)
         return await self._try(send, ends_s, patience, is_last=True)
@@ -139,7 +112,7 @@ class Tries:
             if not is_last and patience.try_s < left_s:
                 await asyncio.wait([task], timeout=patience.try_s)
                 # Without a retry to spend, the try that runs is the best that can be had.
-                if not task.done() and self.budget.take():
+                if not task.done() and self.budget.take(BUDGET):
                     message = f"no answer within {patience.try_s:g} s"
                     raise _GaveUp(message)
             await asyncio.wait([task], timeout=_wait_s(ends_s - self.clock()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.rollout.histogram import Histogram
 from serve_app.rollout.telemetry import SCORED_GAPS, Outcome, VariantKey, VariantStats, Waiting
+from serve_app.stream_ends import holds_any_last_event, is_error_event
 from serve_app.usage import completion_tokens, told_usage
 
 if TYPE_CHECKING:
@@ -17,13 +18,6 @@ if TYPE_CHECKING:
 
 MOST_AGED = 2_000  # open attempts whose age is looked at, the oldest first: a look must not hold up the streams
 _FINISH = re.compile(rb'"(?:finish_reason|stop_reason)":\s*"([a-z_]{1,32})"')
-_ERROR = re.compile(rb'(?:^|\n)(?:data:\s*\{"error"|event:\s*(?:error|response\.failed)\b)')
-_ENDS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed", b"event: response.incomplete")
-
-
-def is_error_event(piece: bytes) -> bool:
-    """Whether a piece of a stream holds an error event in place of an answer."""
-    return _ERROR.search(piece) is not None
 
 
 class Attempts:
@@ -161,7 +155,7 @@ class Attempt:
         tail = body or b"".join(self._tail)
         if outcome in (Outcome.OK, Outcome.CANCELLED) and self.is_stream and is_error_event(tail):
             outcome = Outcome.BROKEN  # SDKs leave as soon as they read the error
-        elif outcome is Outcome.CANCELLED and any(mark in tail for mark in _ENDS):
+        elif outcome is Outcome.CANCELLED and holds_any_last_event(tail):
             outcome = Outcome.OK  # the client left after the last event
         stats.outcomes[outcome] += 1
         if self.on_end is not None:

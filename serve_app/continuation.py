@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from serve_app.affinity import prefix_key
-from serve_app.attempts import Attempt, Attempts, is_error_event
+from serve_app.attempts import Attempt, Attempts
 from serve_app.continuation_plan import COMPLETIONS, plan_of
 from serve_app.continuation_stream import ContinuedStream
 from serve_app.continuation_transcript import Seam, Transcript
@@ -23,6 +23,7 @@ from serve_app.pool import Lease, ReplicaPool, Target
 from serve_app.rollout.document import RoutedVariant
 from serve_app.rollout.telemetry import Outcome
 from serve_app.sse import ByteStream, begins_events
+from serve_app.stream_ends import is_error_event
 from serve_app.streams import LeasedStream
 from serve_app.upstream import ReplicaDraining, ReplicaUnreachable, Upstream, UpstreamRequest, UpstreamResponse
 from serve_app.usage import with_usage

@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from serve_app.answer_head import MOST_BYTES, AnswerHead
 from serve_app.upstream import ReplicaUnreachable
-from serve_app.whole_answer import is_cut_json, read_whole
+from serve_app.whole_answer import read_whole
 
 PAUSE_BYTES = 256 * 1024  # a client that reads slowly holds its replica up, not the Router's memory
 HEAD_S = 30.0  # from the first byte of an answer to the end of its headers
@@ -98,11 +98,8 @@ class Exchange:
         return data
 
     async def read(self) -> bytes:
-        """Return the whole body, as ``read_whole`` does. Raises ReplicaUnreachable also for JSON that was cut."""
-        body = await read_whole(self.chunk)
-        if self.status < 300 and self.content_type.startswith("application/json") and is_cut_json(body):
-            raise ReplicaUnreachable("the answer ended before its JSON did")
-        return body
+        """Return the whole body, as ``read_whole`` does."""
+        return await read_whole(self.chunk)
 
     def close(self) -> None:
         """Drop the connection unless the answer has ended; that makes the replica abort the request."""

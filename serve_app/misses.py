@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from serve_app.attempts import Attempt, PairedAttempt, is_error_event
+from serve_app.attempts import Attempt, PairedAttempt
 from serve_app.engine_errors import Unreadable, UpstreamRejected
 from serve_app.errand import ATTEMPTS, Errand, Targets
 from serve_app.errors import DeadlineExceeded, PlatformError, Unavailable
@@ -13,6 +13,7 @@ from serve_app.pool import Lease, ReplicaPool
 from serve_app.retry_budget import RetryBudgets
 from serve_app.rollout.telemetry import Outcome
 from serve_app.sse import begins_events
+from serve_app.stream_ends import is_error_event
 from serve_app.upstream import AdapterMissing, ReplicaDraining, ReplicaUnreachable
 
 logger = logging.getLogger("ray.serve")

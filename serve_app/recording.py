@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Self
 
-from serve_app.attempts import is_error_event
 from serve_app.engine_errors import UpstreamRejected
 from serve_app.sse import ByteStream
+from serve_app.stream_ends import is_error_event
 from serve_app.upstream import ReplicaUnreachable, UpstreamResponse
 
 MOST_BYTES = 1 << 20  # a longer answer is not compared

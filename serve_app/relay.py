@@ -240,6 +240,6 @@ async def _whole(response: UpstreamResponse) -> bytes:
         raise UpstreamRejected(502, str(err).encode()) from err
     if response.status >= 300:
         raise UpstreamRejected(response.status, body)
-    if response.status == 200 and response.content_type.startswith("application/json") and not looks_like_json(body):
+    if response.content_type.startswith("application/json") and not looks_like_json(body):
         raise Unreadable
     return body

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from serve_app.attempts import is_error_event
 from serve_app.dialect import MESSAGES_PATH
 
+_ERROR = re.compile(rb'(?:^|\n)(?:data:\s*\{"error"|event:\s*(?:error|response\.failed)\b)')
 _DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]")
 _ENDS = {
     "/v1/chat/completions": _DONE,
@@ -14,6 +14,16 @@ _ENDS = {
     "/v1/responses": re.compile(rb"(?:^|\n)event: ?response\.(?:completed|incomplete|failed)\b"),
     MESSAGES_PATH: re.compile(rb"(?:^|\n)event: ?message_stop\b"),
 }
+
+
+def is_error_event(piece: bytes) -> bool:
+    """Whether a piece of a stream holds an error event in place of an answer."""
+    return _ERROR.search(piece) is not None
+
+
+def holds_any_last_event(tail: bytes) -> bool:
+    """Whether a stream's end holds the last event of some API."""
+    return any(mark.search(tail) is not None for mark in _ENDS.values())
 
 
 def has_last_event(path: str) -> bool:

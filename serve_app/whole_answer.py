@@ -1,4 +1,4 @@
-"""An answer that is read as a whole: bounded in size and in time, and refused where it cannot be all of it."""
+"""An answer that is read as a whole: bounded in size and in time."""
 
 from __future__ import annotations
 
@@ -29,9 +29,3 @@ async def read_whole(chunk: Callable[[], Awaitable[bytes]]) -> bytes:
     except TimeoutError as err:
         raise ReplicaUnreachable(f"the answer did not end within {WHOLE_S:.0f} s of its headers") from err
     return b"".join(parts)
-
-
-def is_cut_json(body: bytes) -> bool:
-    """Whether it cannot be all of a JSON document, as far as its two ends show."""
-    first, last = body[:64].lstrip()[:1], body[-64:].rstrip()[-1:]
-    return not last or (first == b"{" and last != b"}") or (first == b"[" and last != b"]")

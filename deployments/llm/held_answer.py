@@ -6,8 +6,8 @@ import json
 from collections.abc import Awaitable, Callable
 
 from deployments.llm.engine import Message, Send
-from serve_app.attempts import is_error_event
 from serve_app.contracts import LOST_HEADER
+from serve_app.stream_ends import is_error_event
 
 
 class HeldAnswer:

@@ -110,11 +110,6 @@ class ChaosCluster:
         """The nodes that replicas run on."""
         return [node for node in self.nodes.values() if node.name != HEAD]
 
-    @property
-    def logs(self) -> Path:
-        """Where the processes of all nodes write their logs."""
-        return self._folder / "ray" / "session_latest" / "logs"
-
     def urls(self) -> list[str]:
         """Return where clients reach the platform: the proxy of every worker node."""
         return [f"http://{node.address}:{HTTP_PORT}" for node in self.workers]
@@ -226,13 +221,6 @@ class ChaosCluster:
         details = self.applications()[app]["deployments"][deployment]["replicas"]
         return [replica["replica_id"] for replica in details if replica["state"] == "RUNNING"]
 
-    def directory(self) -> dict[str, str]:
-        """Return the state of every LLM replica that some Router knows, by its id."""
-        for url in self.urls():
-            with contextlib.suppress(httpx.HTTPError, KeyError, ValueError):
-                return _states(httpx.get(f"{url}/admin/status", timeout=5).json())
-        raise AssertionError("no Router answers")
-
     def _has_joined(self, before: int, *, is_head: bool) -> bool:
         with contextlib.suppress(httpx.HTTPError):
             if is_head:
@@ -298,11 +286,6 @@ def command_line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
-
-
-def _states(report: dict[str, Any]) -> dict[str, str]:
-    variants = (variant for model in report["models"] for variant in model["variants"])
-    return {replica["replica_id"]: replica["state"] for variant in variants for replica in variant["replicas_detail"]}
 
 
 @contextlib.contextmanager

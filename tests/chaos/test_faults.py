@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.chaos.cluster import HEAD, ChaosCluster
+from tests.chaos.cluster import HEAD, ChaosCluster, frozen
 from tests.chaos.steady import Effect, SteadyLoad, wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -71,11 +71,8 @@ def test_a_replica_that_is_frozen_costs_no_request(cluster: ChaosCluster, load: 
     app, deployment = PARTS[part]
     victim = cluster.find(f"{app}:{deployment}")[0]
     began_s = time.monotonic()
-    victim.suspend()
-    try:
+    with frozen(victim):
         time.sleep(20)
-    finally:
-        victim.resume()
     effect = watched(load, f"{part} frozen for 20 s", began_s=began_s, back_s=time.monotonic(), note=note)
     assert effect.failed == 0, effect
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from deployments.tries import MOST_SAVED, RETRIES_PER_S, Lost, Patience, RetryBudget, Tries
+from deployments import tries as tries_module
+from deployments.tries import Lost, Patience, Tries
+from serve_app.config_router import RetryBudgetConfig
 from serve_app.errors import DeadlineExceeded, EmptyCollection
-from tests.unit.serve_app.fakes import FakeClock
 from tests.unit.serve_app.virtual_time import run_virtually
 
 PATIENCE = Patience(total_s=60.0, try_s=10.0)
@@ -103,18 +104,14 @@ def test_no_try_begins_when_the_time_would_be_over_before_it() -> None:
     assert (str(found), pauses) == ("gone", [])
 
 
-def test_a_slow_try_goes_on_where_there_is_no_retry_to_spend() -> None:
+def test_a_slow_try_goes_on_where_there_is_no_retry_to_spend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tries_module, "BUDGET", RetryBudgetConfig(ratio=0, min_per_s=0))
+
     async def slow(_: float) -> int:
         await asyncio.sleep(30)
         return 7
 
-    async def broke(tries: Tries) -> Any:
-        tries.budget = RetryBudget(FakeClock())
-        while tries.budget.take():
-            pass
-        return await tries.read(slow, PATIENCE)
-
-    found, pauses, over_s = tried(broke)
+    found, pauses, over_s = tried(lambda tries: tries.read(slow, PATIENCE))
     assert (found, pauses, over_s) == (7, [], 30.0)
 
 
@@ -125,14 +122,3 @@ def test_a_write_is_sent_again_only_if_nobody_can_have_got_it(error: Exception, 
     answers = Answers(error, 7)
     found, _, _ = tried(lambda tries: tries.write(answers))
     assert (len(answers.left), found == 7) == (sent, sent == 2)
-
-
-def test_retries_are_a_share_of_calls_and_some_each_second() -> None:
-    clock = FakeClock()
-    budget = RetryBudget(clock)
-    assert sum(budget.take() for _ in range(100)) == MOST_SAVED
-    for _ in range(10):
-        budget.earn()
-    assert [budget.take() for _ in range(3)] == [True, True, False]
-    clock.now_s += 1.0
-    assert sum(budget.take() for _ in range(100)) == RETRIES_PER_S

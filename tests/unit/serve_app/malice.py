@@ -12,13 +12,13 @@ from typing import Any
 
 import httpx
 
-from serve_app.attempts import is_error_event
 from serve_app.config import LimitsConfig
 from serve_app.gateway import Gateway, Stages
 from serve_app.http_upstream import HttpUpstream
 from serve_app.inference import Inference
 from serve_app.rest.app import RestApp
 from serve_app.rollout.document import RoutedModel, RoutedVariant, RoutingDocument
+from serve_app.stream_ends import is_error_event
 from tests.unit.serve_app.fakes import FakeRetriever, entry, leases_of, snapshot, turns
 from tests.unit.serve_app.rest.front import CHAT
 

@@ -6,9 +6,10 @@ from collections import Counter
 import pytest
 
 from serve_app import attempts as attempts_module
-from serve_app.attempts import Attempt, Attempts, is_error_event
+from serve_app.attempts import Attempt, Attempts
 from serve_app.rollout.histogram import Histogram
 from serve_app.rollout.telemetry import SCORED_GAPS, Outcome, VariantStats, Waiting
+from serve_app.stream_ends import is_error_event
 from tests.unit.serve_app.fakes import FakeClock
 
 KEY = ("chat", "canary")

@@ -209,7 +209,6 @@ async def test_an_interim_answer_is_passed_over() -> None:
         pytest.param(b"HTTP/1.1 103 X\r\n\r\n" * 5, id="interim-answers"),
         pytest.param(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 201 + b"\r\n", id="headers"),
         pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", id="bytes-of-headers"),
-        pytest.param(b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{"a"', id="cut-json"),
     ],
 )
 async def test_what_is_no_http_is_unreachable(answer: bytes) -> None:
