@@ -5,6 +5,7 @@ CONFIG ?= platform.yaml
 SCENARIO ?= smoke
 URL    ?= http://127.0.0.1:$(PORT)
 GATE   ?=
+MINUTES ?= 60
 PYTHON ?= $(shell command -v python3 || command -v python3.12 || command -v python3.11 || echo python3)
 
 BIN        := .venv/bin
@@ -15,7 +16,7 @@ TESTS      := $(BIN)/python -B scripts/run_tests.py
 SOURCES    := scripts tests $(wildcard serve_app deployments autoscaling loadtests models benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install fmt lint type test test-ray test-e2e test-clients test-chaos chart-test chart clients cov check loadtest proto golden lock clean python
+.PHONY: help run install fmt lint type test test-ray test-e2e test-clients test-chaos test-soak chart-test chart clients cov check loadtest proto golden lock clean python
 
 help: ## Show this table
 	@printf 'Manta: multi-model LLM and RAG serving on Ray Serve and vLLM\n\n'
@@ -65,6 +66,10 @@ test-clients: python ## Other people's clients, unmodified, and REST against gRP
 test-chaos: python ## Parts that are killed, frozen, cut off or lie, under load, on three Ray nodes (Linux, root, redis-server)
 	@$(SETUP_TEST)
 	@$(TESTS) chaos
+
+test-soak: python ## Load for MINUTES (60) with a random fault every minute: nothing leaks (Linux, root, redis-server)
+	@$(SETUP_TEST)
+	@MANTA_SOAK_MINUTES=$(MINUTES) $(TESTS) soak
 
 chart-test: python ## The Helm chart under the real Helm engine, without a cluster
 	@$(SETUP_TEST)

@@ -57,14 +57,15 @@ class Outcome:
 GROUPS = {
     group.name: group
     for group in (
-        Group("unit", ("tests/unit",), NO_ENGINE, limit_s=1_200),
-        Group("integration", ("tests/integration",), NO_ENGINE, limit_s=2_000),
-        Group("main-job", ("tests/e2e/test_main_job.py",), NOT_EVERYWHERE, limit_s=1_500),
+        Group("unit", ("tests/unit",), NO_ENGINE, limit_s=1_000),
+        Group("integration", ("tests/integration",), NO_ENGINE, limit_s=1_600),
+        Group("main-job", ("tests/e2e/test_main_job.py",), NOT_EVERYWHERE, limit_s=1_000),
         # A platform of two engines: the one of the other end-to-end tests has to be gone before it starts.
         Group("e2e", ("tests/e2e",), "not (matrix or chart or chaos or gpu)", limit_s=7_200),
         Group("slow", ("tests/unit", "tests/integration"), SLOW, limit_s=3_600),
         Group("chart", ("tests/chart",), CHART, limit_s=600),
         Group("chaos", ("tests/chaos",), "chaos and not (vllm or gpu)", limit_s=3_600),
+        Group("soak", ("tests/chaos/test_soak.py",), "chaos and not (vllm or gpu)", limit_s=9_000),
         Group("matrix", ("tests/e2e/test_clients.py", "tests/e2e/test_parity.py"), MATRIX, limit_s=3_600),
     )
 }

@@ -25,6 +25,7 @@ logger = logging.getLogger("ray.serve")
 
 HEARTBEAT_S = 0.5
 TELL_TIMEOUT_S = 5.0
+INTRODUCED_WITHIN_S = 300.0
 HEALTH_TIMEOUT_S = 5.0  # of a look at the engine's processes, which waits for nothing
 GIVEN_UP_DRAIN_S = 10.0  # for the streams of an engine that gives no answers: its accelerators are for the next replica
 
@@ -115,7 +116,23 @@ class LlmReplica:
         self._port = port
         self._entry = replace(self._entry, url=url, state=ReplicaState.READY)
         self._begin_watch(app, port)
-        await self._beat()
+        await self._introduce()
+
+    async def _introduce(self) -> None:
+        """Return once the directory knows the replica: Serve calls it ready then, and may stop the one that it replaces.
+
+        Without a directory for long, it is ready all the same: the next heartbeats go on trying.
+        """
+        try:
+            async with asyncio.timeout(INTRODUCED_WITHIN_S):
+                while True:
+                    if await self._beat():
+                        return
+                    await asyncio.sleep(HEARTBEAT_S)
+        except TimeoutError:
+            logger.warning(
+                "no directory has heard of this replica for %g s; it serves as soon as one does", INTRODUCED_WITHIN_S
+            )
 
     def _begin_watch(self, app: AsgiApp, port: ReplicaPort) -> None:
         config = self._config.engine.health
@@ -215,17 +232,19 @@ class LlmReplica:
             self._port.guard.is_draining = True
             self._entry = replace(self._entry, state=ReplicaState.DRAINING)
 
-    async def _beat(self) -> None:
+    async def _beat(self) -> bool:
         adapters = () if self._shelf is None else self._shelf.keys()
         entry = replace(self._entry, load=self.load(), phase=self._engine.phase(), adapters=adapters)
-        await self._tell(lambda: self._directory.heartbeat(entry, next(self._seq)))
+        return await self._tell(lambda: self._directory.heartbeat(entry, next(self._seq)))
 
-    async def _tell(self, say: Callable[[], Awaitable[None]]) -> None:
+    async def _tell(self, say: Callable[[], Awaitable[None]]) -> bool:
         # The directory may be away (its restart is no reason to stop serving): the next heartbeat registers again.
         try:
             await asyncio.wait_for(say(), timeout=TELL_TIMEOUT_S)
         except Exception as err:
             logger.warning("the directory did not answer: %s", err)
+            return False
+        return True
 
 
 def _without_one(load: EngineLoad) -> EngineLoad:

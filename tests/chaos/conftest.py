@@ -31,9 +31,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosCluster]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def steady(cluster: ChaosCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SteadyLoad]:
-    """Load on the platform for as long as there are tests."""
+    """Load on the platform for as long as a module has tests."""
     out = tmp_path_factory.mktemp("load") / "records.jsonl"
     with SteadyLoad(cluster.urls(), out, *platform.RATES) as made:
         yield made

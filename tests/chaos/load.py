@@ -16,13 +16,19 @@ import os
 import random
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 import aiohttp
 
-MOST_TRIES = 3  # as OpenAI's SDK does by default; a Kubernetes Service leads each to an endpoint that lives
+# As OpenAI's SDK does by default.
+MOST_TRIES = 3
+FIRST_PAUSE_S = 0.5
+CONNECT_S = 5.0
 TIMEOUT_S = 120.0
+# As KubeRay probes the proxy of a worker; a pod that is not ready is no endpoint of the Service.
+PROBE_PATH, PROBE_EVERY_S, PROBE_TIMEOUT_S = "/-/healthz", 5.0, 2.0
 ENDS = {429: "refused", 404: "unrouted"}
 KINDS = ("chat", "question", "embed", "whole")
 
@@ -53,11 +59,37 @@ class Record:
     priority: str = ""
 
 
+class Service:
+    """Where requests go: to the proxies in turn that were ready when they were last asked, as a Kubernetes Service has it."""
+
+    def __init__(self, urls: Sequence[str], session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._is_ready = dict.fromkeys(urls, True)
+        self._turn = itertools.count()
+
+    def next(self) -> str:
+        """Return the endpoint of the next connection."""
+        ready = [url for url, is_ready in self._is_ready.items() if is_ready] or list(self._is_ready)
+        return ready[next(self._turn) % len(ready)]
+
+    async def follow(self, url: str) -> None:
+        """Ask a proxy whether it is ready, for ever."""
+        timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
+        while True:
+            try:
+                async with self._session.get(url + PROBE_PATH, timeout=timeout) as answer:
+                    self._is_ready[url] = answer.status == 200
+            except (aiohttp.ClientError, TimeoutError, ConnectionError):
+                self._is_ready[url] = False
+            await asyncio.sleep(PROBE_EVERY_S)
+
+
 class Load:
     """Sends requests at a rate, whatever becomes of them."""
 
-    def __init__(self, args: argparse.Namespace, session: aiohttp.ClientSession, out: TextIO) -> None:
+    def __init__(self, args: argparse.Namespace, session: aiohttp.ClientSession, service: Service, out: TextIO) -> None:
         self._args = args
+        self._service = service
         self._session = session
         self._out = out
         self._numbers = itertools.count()
@@ -67,11 +99,11 @@ class Load:
         """Send one request and write down what became of it."""
         record = Record(kind, time.monotonic(), priority=key)
         number = next(self._numbers)
-        urls = self._args.url[number % len(self._args.url) :] + self._args.url[: number % len(self._args.url)]
         try:
-            for url in itertools.islice(itertools.cycle(urls), MOST_TRIES):
-                record.tries += 1
-                if await self._try(url, record, number):
+            for again in range(MOST_TRIES):
+                if again:
+                    await asyncio.sleep(FIRST_PAUSE_S * 2 ** (again - 1) * self._random.uniform(0.75, 1.0))
+                if await self._try(self._service.next(), record, number):
                     break
         finally:
             record.ended_s = time.monotonic()
@@ -79,6 +111,7 @@ class Load:
 
     async def _try(self, url: str, record: Record, number: int) -> bool:
         """Return whether the request has ended, rather than broken without a byte."""
+        record.tries += 1
         path, body = self._request(record.kind, number)
         headers = {"authorization": f"Bearer {record.priority}"} if record.priority else {}
         try:
@@ -92,7 +125,8 @@ class Load:
                 await self._read(answer, record, is_stream=bool(body.get("stream")))
                 return True
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as err:
-            record.end, record.detail = "cut" if record.first_s else "failed", f"{type(err).__name__}: {err}"[:300]
+            record.end = "cut" if record.first_s else "failed"
+            record.detail = f"{record.detail} {type(err).__name__}: {err}"[-600:]
             # No connection is like a refused one; an answer that is late is none that another endpoint would hasten.
             is_late = isinstance(err, TimeoutError) and not isinstance(err, aiohttp.ConnectionTimeoutError)
             return bool(record.first_s) or is_late
@@ -130,13 +164,17 @@ async def run(args: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 4096) else over.set())
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20)
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=args.connect_s)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=CONNECT_S)
     with args.out.open("w", encoding="utf-8", buffering=1) as out:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            load = Load(args, session, out)
+            service = Service(args.url, session)
+            probes = [loop.create_task(service.follow(url)) for url in args.url]
+            load = Load(args, session, service, out)
             sources = [(kind, "", getattr(args, kind)) for kind in KINDS] + [("chat", *_keyed(each)) for each in args.keyed]
             senders = [loop.create_task(_send(load, *source, over=over)) for source in sources if source[2]]
             await asyncio.gather(*senders)
+            for probe in probes:
+                probe.cancel()
 
 
 async def _send(load: Load, kind: str, key: str, rate: float, *, over: asyncio.Event) -> None:
@@ -167,7 +205,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.add_argument(f"--{kind}", type=float, default=0.0, help=f"Requests per second of the kind {kind}.")
     parser.add_argument("--keyed", action="append", default=[], help="KEY=RATE: chats with an API key; may be given again.")
     parser.add_argument("--tokens", type=int, default=16, help="Tokens of an answer.")
-    parser.add_argument("--connect-s", type=float, default=2.0, help="Seconds that a connection may take.")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 

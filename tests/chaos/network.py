@@ -33,27 +33,27 @@ class Network:
 
     def __enter__(self) -> Network:
         bridge = f"{self._mark}b"
-        _run("ip", "link", "add", bridge, "type", "bridge")
-        _run("ip", "addr", "add", f"{self.gateway}/24", "dev", bridge)
-        _run("ip", "link", "set", bridge, "up")
+        run("ip", "link", "add", bridge, "type", "bridge")
+        run("ip", "addr", "add", f"{self.gateway}/24", "dev", bridge)
+        run("ip", "link", "set", bridge, "up")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for name in self._nodes:
-            _run("ip", "netns", "del", self._space(name), must_work=False)
-        _run("ip", "link", "del", f"{self._mark}b", must_work=False)
+            run("ip", "netns", "del", self._space(name), must_work=False)
+        run("ip", "link", "del", f"{self._mark}b", must_work=False)
 
     def add(self, name: str) -> str:
         """Return the address of a new node."""
         space, outer = self._space(name), f"{self._mark}v{len(self._nodes)}"
         address = self._nodes[name] = f"{self._subnet}.{10 + len(self._nodes)}"
-        _run("ip", "netns", "add", space)
-        _run("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", space)
-        _run("ip", "link", "set", outer, "master", f"{self._mark}b", "up")
-        _run("ip", "-n", space, "link", "set", "lo", "up")
-        _run("ip", "-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
-        _run("ip", "-n", space, "link", "set", "eth0", "up")
-        _run("ip", "-n", space, "route", "add", "default", "via", self.gateway)
+        run("ip", "netns", "add", space)
+        run("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", space)
+        run("ip", "link", "set", outer, "master", f"{self._mark}b", "up")
+        run("ip", "-n", space, "link", "set", "lo", "up")
+        run("ip", "-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
+        run("ip", "-n", space, "link", "set", "eth0", "up")
+        run("ip", "-n", space, "route", "add", "default", "via", self.gateway)
         return address
 
     def inside(self, name: str) -> list[str]:
@@ -63,15 +63,16 @@ class Network:
     def cut(self, name: str) -> None:
         """Drop all that a node sends and is sent, without a word to either side."""
         for chain, way in (("INPUT", "-i"), ("OUTPUT", "-o")):
-            _run(*self.inside(name), "iptables", "-A", chain, way, "eth0", "-j", "DROP")
+            run(*self.inside(name), "iptables", "-A", chain, way, "eth0", "-j", "DROP")
 
     def mend(self, name: str) -> None:
         """Let a node speak again."""
-        _run(*self.inside(name), "iptables", "-F")
+        run(*self.inside(name), "iptables", "-F")
 
     def _space(self, name: str) -> str:
         return f"{self._mark}{name}"
 
 
-def _run(*command: str, must_work: bool = True) -> None:
+def run(*command: str, must_work: bool = True) -> None:
+    """Run a command of the system's."""
     subprocess.run(command, check=must_work, capture_output=True)

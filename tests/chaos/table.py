@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tests.chaos.steady import Effect
@@ -13,6 +13,8 @@ HEAD = (
     "| fault | requests per s | requests | failed | broken | sent again | longest stall | detected | recovered | copy back |",
     "|---|---|---|---|---|---|---|---|---|---|",
 )
+COUNTS = ("requests", "failed", "broken", "refused", "unrouted", "again")
+TIMES = ("stall_s", "detected_s", "recovered_s", "back_s")
 
 
 def table(effects: Iterable[Effect]) -> str:
@@ -37,9 +39,19 @@ def _row(effect: Effect) -> str:
 
 
 def read(path: Path) -> list[Effect]:
-    """Return the effects of a file; of a fault that was tried again, the last."""
+    """Return the effects of a file; those of a fault that came more than once as one."""
     found = [Effect(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    return list({effect.fault: effect for effect in found}.values())
+    names = dict.fromkeys(effect.fault for effect in found)
+    return [merged([effect for effect in found if effect.fault == name]) for name in names]
+
+
+def merged(same: Sequence[Effect]) -> Effect:
+    """Return what the same fault did in all: numbers added up, the longest times."""
+    seconds = sum(effect.requests / effect.rate for effect in same)
+    counts = {name: sum(getattr(effect, name) for effect in same) for name in COUNTS}
+    times = {name: max(getattr(effect, name) for effect in same) for name in TIMES}
+    fault = same[0].fault + (f", {len(same)} times" if len(same) > 1 else "")
+    return Effect(fault, rate=counts["requests"] / seconds, **counts, **times)
 
 
 if __name__ == "__main__":

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import resource
-import signal
 import time
-from collections.abc import Callable
-from functools import partial
 
-import httpx
-import psutil
 import pytest
 
-from tests.chaos.cluster import HEAD, ChaosCluster, frozen
+from tests.chaos.cluster import HEAD, ChaosCluster
+from tests.chaos.faults import (
+    BACK_WITHIN_S,
+    LIES,
+    PARTS,
+    Note,
+    is_in_control,
+    is_replaced,
+    lying,
+    rollouts_free_worker,
+    spread,
+    two_copies,
+    watched,
+)
+from tests.chaos.processes import frozen, kill
 from tests.chaos.steady import Effect, SteadyLoad, wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
-WATCHED_S = 12.0
 DETECTED_S, RECOVERED_S = 5.0, 10.0
-BACK_WITHIN_S = 180.0
-Note = Callable[[Effect], None]
-
-PARTS = {
-    "LLM replica": ("llm.chat.stable", "LLM"),
-    "Router": ("router", "Router"),
-    "Retriever": ("retriever", "Retriever"),
-    "Embedder": ("embedder.minilm", "Embedder"),
-    "Rollouts": ("rollouts", "Rollouts"),
-}
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -77,31 +73,12 @@ def test_a_replica_that_is_frozen_costs_no_request(cluster: ChaosCluster, load: 
     assert effect.failed == 0, effect
 
 
-@pytest.mark.parametrize(
-    ("fault", "members"),
-    [
-        ("slower by 50", {"slow_factor": 50.0}),
-        ("answers 500", {"error_ratio": 1.0}),
-        ("answers garbage", {"garbage_ratio": 1.0}),
-        ("sends half a stream", {"half_stream_ratio": 1.0}),
-        ("ends streams early", {"silent_end_ratio": 1.0}),
-        ("never answers", {"hang_ratio": 1.0}),
-    ],
-)
-def test_a_replica_that_misbehaves_is_told_apart(
-    cluster: ChaosCluster, load: SteadyLoad, note: Note, fault: str, members: dict[str, object]
-) -> None:
-    url = replica_url(cluster)
-    headers = {"authorization": f"Bearer {cluster.token}"}
+@pytest.mark.parametrize("lie", LIES)
+def test_a_replica_that_misbehaves_is_told_apart(cluster: ChaosCluster, load: SteadyLoad, note: Note, lie: str) -> None:
     began_s = time.monotonic()
-    answer = httpx.post(f"{url}/simulated/faults", json=members, headers=headers, timeout=10)
-    assert answer.status_code == 200, answer.text
-    try:
+    with lying(cluster, lie):
         time.sleep(20)
-    finally:
-        with contextlib.suppress(httpx.HTTPError):  # it may have been replaced
-            httpx.delete(f"{url}/simulated/faults", headers=headers, timeout=10)
-    effect = watched(load, f"one LLM replica {fault} for 20 s", began_s=began_s, back_s=time.monotonic(), note=note)
+    effect = watched(load, f"one LLM replica {lie} for 20 s", began_s=began_s, back_s=time.monotonic(), note=note)
     assert effect.failed == 0, effect
     assert not [end for end in effect.ends if end.endswith("silent")], effect
 
@@ -120,12 +97,18 @@ def test_file_descriptors_that_run_out_in_a_router_are_survived(cluster: ChaosCl
     assert victim.is_running()
 
 
+def test_a_disk_that_is_full_costs_no_request(cluster: ChaosCluster, load: SteadyLoad, note: Note) -> None:
+    began_s = time.monotonic()
+    with cluster.disk.full():
+        time.sleep(20)
+    effect = watched(load, "disk of all nodes full for 20 s", began_s=began_s, back_s=time.monotonic(), note=note)
+    assert effect.failed == effect.broken == 0, effect
+
+
 def test_a_worker_that_is_cut_off_and_comes_back_costs_only_what_it_had(
     cluster: ChaosCluster, load: SteadyLoad, note: Note
 ) -> None:
-    for part in two_copies():
-        spread(cluster, *part)
-    load.wait_calm()
+    spread(cluster, load)
     began_s = time.monotonic()
     cluster.cut("w2")
     try:
@@ -137,9 +120,7 @@ def test_a_worker_that_is_cut_off_and_comes_back_costs_only_what_it_had(
 
 
 def test_a_worker_that_is_lost_costs_only_what_it_had(cluster: ChaosCluster, load: SteadyLoad, note: Note) -> None:
-    for part in two_copies():
-        spread(cluster, *part)
-    load.wait_calm()
+    spread(cluster, load)
     lost = rollouts_free_worker(cluster)
     began_s = time.monotonic()
     cluster.lose(lost)
@@ -151,6 +132,7 @@ def test_a_worker_that_is_lost_costs_only_what_it_had(cluster: ChaosCluster, loa
 
 
 def test_a_redis_that_restarts_is_not_noticed_by_traffic(cluster: ChaosCluster, load: SteadyLoad, note: Note) -> None:
+    spread(cluster, load)
     began_s = time.monotonic()
     cluster.stop_redis()
     time.sleep(5)
@@ -163,6 +145,7 @@ def test_a_redis_that_restarts_is_not_noticed_by_traffic(cluster: ChaosCluster, 
 
 
 def test_a_head_that_is_lost_is_not_noticed_by_traffic(cluster: ChaosCluster, load: SteadyLoad, note: Note) -> None:
+    spread(cluster, load)
     began_s = time.monotonic()
     cluster.lose(HEAD)
     time.sleep(10)
@@ -173,29 +156,6 @@ def test_a_head_that_is_lost_is_not_noticed_by_traffic(cluster: ChaosCluster, lo
     assert effect.back_s <= 10 + 60, effect
 
 
-def kill(process: psutil.Process) -> float:
-    """Kill a process and return when."""
-    now_s = time.monotonic()
-    os.kill(process.pid, signal.SIGKILL)
-    return now_s
-
-
-def is_replaced(cluster: ChaosCluster, app: str, deployment: str, before: set[str]) -> bool:
-    """Whether there are as many replicas as before, at least one of them new."""
-    now = set(cluster.running(app, deployment))
-    return len(now) == len(before) and bool(now - before)
-
-
-def watched(load: SteadyLoad, fault: str, *, began_s: float, back_s: float, note: Note) -> Effect:
-    """Return what clients saw until some time after it, and keep it for the table."""
-    time.sleep(max(3.0, began_s + WATCHED_S - time.monotonic()))
-    ended_s = time.monotonic()
-    time.sleep(2.0)  # what was begun just before the end has ended by now
-    effect = load.effect(fault, began_s=began_s, back_s=back_s, ended_s=ended_s)
-    note(effect)
-    return effect
-
-
 def assert_nothing_lost(effect: Effect, *, is_timed: bool = True) -> None:
     """What had not begun to be answered was answered, and soon."""
     assert effect.failed == 0, effect
@@ -203,49 +163,3 @@ def assert_nothing_lost(effect: Effect, *, is_timed: bool = True) -> None:
     if is_timed:
         assert effect.detected_s <= DETECTED_S, effect
         assert effect.recovered_s <= RECOVERED_S, effect
-
-
-def replica_url(cluster: ChaosCluster) -> str:
-    """Return where one LLM replica listens, once there are two."""
-    ready: list[str] = []
-
-    def are_two() -> bool:
-        report = httpx.get(f"{cluster.urls()[0]}/admin/status", timeout=30).json()
-        ready[:] = [each["url"] for each in report["models"][0]["variants"][0]["replicas_detail"] if each["state"] == "ready"]
-        return len(ready) == 2
-
-    wait_until(are_two, within_s=BACK_WITHIN_S)
-    return ready[0]
-
-
-def two_copies() -> list[tuple[str, str]]:
-    """Return the parts that have two copies."""
-    return [part for name, part in PARTS.items() if name != "Rollouts"]
-
-
-def spread(cluster: ChaosCluster, app: str, deployment: str) -> None:
-    """Have the copies of a part on both workers: Serve puts a new one wherever there is room."""
-    for _ in range(6):
-        wait_until(lambda: len(cluster.find(f"{app}:{deployment}")) >= 2, within_s=BACK_WITHIN_S)
-        copies = cluster.find(f"{app}:{deployment}")
-        if len({cluster.node_of(copy).name for copy in copies}) == len(cluster.workers):
-            return
-        before = set(cluster.running(app, deployment))
-        kill(copies[-1])
-        wait_until(partial(is_replaced, cluster, app, deployment, before), within_s=BACK_WITHIN_S)
-    raise AssertionError(f"the copies of {app} stay on one node")
-
-
-def rollouts_free_worker(cluster: ChaosCluster) -> str:
-    """Return a worker without Rollouts, of which there is one."""
-    [rollouts] = cluster.find("rollouts:Rollouts")
-    return next(node.name for node in cluster.workers if node != cluster.node_of(rollouts))
-
-
-def is_in_control(cluster: ChaosCluster) -> bool:
-    """Whether Serve's controller answers and calls every application running."""
-    try:
-        found = cluster.applications()
-    except httpx.HTTPError:
-        return False
-    return bool(found) and all(app["status"] == "RUNNING" for app in found.values())

@@ -70,6 +70,7 @@ def test_a_variant_at_zero_wakes_at_the_first_request_and_answers_it(platform: P
     platform.wait_replicas(0)
 
 
+@pytest.mark.slow
 async def test_a_step_of_ten_scales_up_and_back_without_turning_round_once(platform: Platform) -> None:
     latency = {"prefill_s_per_token": 0.0, "decode_s_per_token": 0.05, "slots": 8}
     scaling = {"max_replicas": 6, "upscale_delay_s": 2, "downscale_delay_s": 15, "settle_s": 600}
@@ -138,6 +139,7 @@ def shared(budget: int) -> dict[str, Any]:
     return {**copy.deepcopy(CONFIG), "models": models, "scaling": {"max_accelerators": budget}}
 
 
+@pytest.mark.slow
 async def test_a_budget_is_never_exceeded_and_goes_to_whom_has_priority(platform: Platform) -> None:
     await asyncio.to_thread(platform.deploy, shared(3), wait=False)
     await asyncio.to_thread(platform.wait_replicas, 1)

@@ -20,7 +20,7 @@ from tests.integration.conftest import CONFIG
 from tests.integration.platform import Platform
 from tests.otlp import ReceivedSpan, Receiver, http_receiver
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 QUESTION = {"model": "assistant", "messages": [{"role": "user", "content": "Where do penguins live?"}], "max_tokens": 4}

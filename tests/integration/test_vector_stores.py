@@ -17,7 +17,7 @@ from tests.integration.conftest import CONFIG
 from tests.integration.platform import Platform
 from tests.integration.test_traffic import processes
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PENGUINS = ("penguins.md", b"# Penguins\n\nPenguins live in the Antarctic and eat fish.\n")
 OWLS = ("owls.txt", b"Owls hunt at night in forests.")

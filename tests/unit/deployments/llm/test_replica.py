@@ -251,11 +251,29 @@ async def test_its_load_is_the_engines_and_what_its_port_counts() -> None:
     await it.replica.stop()
 
 
-async def test_a_directory_that_is_away_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replica_is_ready_once_the_directory_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "HEARTBEAT_S", 0.001)
+    it = made()
+    it.directory.is_away = True
+    starting = asyncio.create_task(it.replica.start())
+    await asyncio.sleep(0.1)
+    # Else Serve would stop the replica that this one replaces, and Routers would know of neither.
+    assert not starting.done()
+    it.directory.is_away = False
+    await asyncio.wait_for(starting, timeout=5)
+    assert "ready" in it.directory.said
+    await it.replica.stop()
+
+
+async def test_a_directory_that_is_away_stops_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_module, "INTRODUCED_WITHIN_S", 0.05)
     it = made()
     it.directory.is_away = True
     with caplog.at_level(logging.WARNING, logger="ray.serve"):
         await it.replica.start()
+        assert "no directory has heard of this replica" in caplog.text
         await it.replica.check_health()
         await it.replica.stop()
     assert (it.engine.stops, "directory away" in caplog.text) == (1, True)

@@ -1,0 +1,150 @@
+"""Mixed load and a random fault every minute, MANTA_SOAK_MINUTES long: nothing leaks, and every failure has its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.chaos.cluster import HEAD, ChaosCluster
+from tests.chaos.faults import LIES, PARTS, Note, lying, spread
+from tests.chaos.processes import frozen, kill
+from tests.chaos.soak import Happened, ends, happened, sampled, unexplained
+from tests.chaos.steady import Effect, SteadyLoad
+
+MINUTES = float(os.environ.get("MANTA_SOAK_MINUTES", "5"))
+REPORT = "MANTA_SOAK_REPORT"  # a file that gets the figures as JSON
+HELD_S = 10.0
+pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(60 * MINUTES + 900)]
+
+# How requests may end that had begun to be answered; whatever else goes wrong is nobody's fault but ours.
+BROKEN = ("broken", "cut")
+
+
+def test_an_hour_of_faults_leaves_nothing_behind(
+    cluster: ChaosCluster, load: SteadyLoad, note: Note, record_property: Callable[[str, object], None]
+) -> None:
+    faults, began_s = [], time.monotonic()
+    with sampled(cluster) as samples:
+        for at_s, act in enumerate(kinds(cluster, load), start=1):
+            faults.append(act())
+            cluster.wait_running()
+            back_s = time.monotonic()
+            load.wait_calm()
+            note(effect(load, faults[-1], back_s=back_s))
+            if time.monotonic() - began_s >= 60 * MINUTES:
+                break
+            time.sleep(max(0.0, began_s + 60 * at_s - time.monotonic()))
+    records = load.records(began_s)
+    wrong = unexplained(records, faults)
+    seen = {
+        "minutes": (time.monotonic() - began_s) / 60,
+        "requests": len(records),
+        "ends": ends(records),
+        "faults": [each.fault for each in faults],
+        "held": samples.table(),
+        "grown": samples.grown(),
+        "unexplained": [f"{each.kind} {each.began_s - began_s:.1f} {each.end} {each.detail}" for each in wrong[:50]],
+    }
+    record_property("soak", seen)
+    if path := os.environ.get(REPORT):
+        Path(path).write_text(json.dumps(seen, indent=1), encoding="utf-8")
+    assert wrong == [], seen
+    assert samples.grown() == [], seen
+
+
+def effect(load: SteadyLoad, fault: Happened, *, back_s: float) -> Effect:
+    """Return what clients saw of a fault."""
+    return load.effect(f"{fault.fault} (soak)", began_s=fault.began_s, back_s=back_s, ended_s=time.monotonic())
+
+
+def kinds(cluster: ChaosCluster, load: SteadyLoad) -> Iterator[Callable[[], Happened]]:
+    """Return faults in a random order without end; each kind comes once before one comes again."""
+    draw = random.Random(11)  # noqa: S311
+    acts = [*(killed(cluster, part) for part in PARTS), *(held(cluster, part) for part in PARTS)]
+    acts += [*(told_lies(cluster, lie) for lie in LIES), controller(cluster), haproxy(cluster)]
+    acts += [cut_off(cluster, load), out_of_descriptors(cluster)]
+    while True:
+        draw.shuffle(acts)
+        yield from acts
+
+
+def killed(cluster: ChaosCluster, part: str) -> Callable[[], Happened]:
+    """Kill the replica of a part that has lived longest."""
+    title = ":".join(PARTS[part])
+    return lambda: happened(f"{part} killed", lambda: _kill(cluster.find(title)[0]), explains=BROKEN)
+
+
+def held(cluster: ChaosCluster, part: str) -> Callable[[], Happened]:
+    """Freeze one replica of a part."""
+    title = ":".join(PARTS[part])
+
+    def act() -> None:
+        with frozen(cluster.find(title)[0]):
+            time.sleep(HELD_S)
+
+    return lambda: happened(f"{part} frozen for 10 s", act, explains=BROKEN)
+
+
+def told_lies(cluster: ChaosCluster, lie: str) -> Callable[[], Happened]:
+    """Have one LLM replica misbehave."""
+
+    def act() -> None:
+        with lying(cluster, lie):
+            time.sleep(HELD_S)
+
+    return lambda: happened(f"LLM replica {lie} for 10 s", act, explains=BROKEN)
+
+
+def controller(cluster: ChaosCluster) -> Callable[[], Happened]:
+    """Kill Serve's controller."""
+    return lambda: happened("Serve controller killed", lambda: _kill(cluster.find("ServeController", node=HEAD)[0]))
+
+
+def haproxy(cluster: ChaosCluster) -> Callable[[], Happened]:
+    """Kill the HAProxy of a worker: the newest, as the older ones only end their streams."""
+
+    def act() -> None:
+        _kill(next(found[-1] for node in cluster.workers if (found := cluster.find("haproxy -db", node=node.name))))
+
+    return lambda: happened("HAProxy killed", act, explains=BROKEN)
+
+
+def cut_off(cluster: ChaosCluster, load: SteadyLoad) -> Callable[[], Happened]:
+    """Cut a worker off, once every part has a copy elsewhere."""
+
+    def act() -> None:
+        spread(cluster, load)
+        cluster.cut("w2")
+        try:
+            time.sleep(HELD_S)
+        finally:
+            cluster.mend("w2")
+
+    return lambda: happened("worker cut off for 10 s", act, explains=BROKEN)
+
+
+def out_of_descriptors(cluster: ChaosCluster) -> Callable[[], Happened]:
+    """Take file descriptors from a Router."""
+
+    def act() -> None:
+        victim = cluster.find("router:Router")[0]
+        before = resource.prlimit(victim.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(victim.pid, resource.RLIMIT_NOFILE, (max(64, victim.num_fds() - 20), before[1]))
+        try:
+            time.sleep(HELD_S)
+        finally:
+            resource.prlimit(victim.pid, resource.RLIMIT_NOFILE, before)
+
+    return lambda: happened("Router out of file descriptors for 10 s", act, explains=BROKEN)
+
+
+def _kill(process: psutil.Process) -> None:
+    kill(process)
