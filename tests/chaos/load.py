@@ -60,17 +60,21 @@ class Record:
 
 
 class Service:
-    """Where requests go: to the proxies in turn that were ready when they were last asked, as a Kubernetes Service has it."""
+    """Where requests go: to the proxies in turn that were ready when they were last asked, as a Kubernetes Service has it.
+
+    Another try goes to another proxy, as gateways do it (nginx's `proxy_next_upstream`, Envoy's `previous_hosts`).
+    """
 
     def __init__(self, urls: Sequence[str], session: aiohttp.ClientSession) -> None:
         self._session = session
         self._is_ready = dict.fromkeys(urls, True)
         self._turn = itertools.count()
 
-    def next(self) -> str:
-        """Return the endpoint of the next connection."""
+    def next(self, but: str = "") -> str:
+        """Return the endpoint of the next connection, if possible another one than that which has just failed."""
         ready = [url for url, is_ready in self._is_ready.items() if is_ready] or list(self._is_ready)
-        return ready[next(self._turn) % len(ready)]
+        others = [url for url in ready if url != but] or ready
+        return others[next(self._turn) % len(others)]
 
     async def follow(self, url: str) -> None:
         """Ask a proxy whether it is ready, for ever."""
@@ -99,11 +103,13 @@ class Load:
         """Send one request and write down what became of it."""
         record = Record(kind, time.monotonic(), priority=key)
         number = next(self._numbers)
+        url = ""
         try:
             for again in range(MOST_TRIES):
                 if again:
                     await asyncio.sleep(FIRST_PAUSE_S * 2 ** (again - 1) * self._random.uniform(0.75, 1.0))
-                if await self._try(self._service.next(), record, number):
+                url = self._service.next(but=url)
+                if await self._try(url, record, number):
                     break
         finally:
             record.ended_s = time.monotonic()
