@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 import time
@@ -22,7 +23,7 @@ from serve_app.contracts import (
 from serve_app.deadline import TIMEOUT_HEADER
 from serve_app.errors import BadRequest
 from serve_app.exchange import Connection, Exchange
-from serve_app.upstream import AdapterMissing, ReplicaDraining, ReplicaUnreachable, UpstreamRequest
+from serve_app.upstream import AdapterMissing, NoConnectionLeft, ReplicaDraining, ReplicaUnreachable, UpstreamRequest
 
 IDLE_S = 60.0  # shorter than replicas keep connections (75 s), or a request could meet its connection's end
 DRAINING = DRAINING_HEADER.encode()
@@ -34,6 +35,8 @@ _VALUE = re.compile(r"[\x20-\x7e\x80-\xff]+")  # the same in a header's value
 # A node that is gone says nothing: these find it out within a minute, or its streams would never end. The last one (in
 # milliseconds) is for requests that it never acknowledged: probes do not begin while data is under way.
 _KEEPALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 50_000))
+
+_OWN_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 
 
 class _Address:
@@ -160,7 +163,8 @@ class HttpUpstream:
             _probe(transport.get_extra_info("socket"))
         except (OSError, TimeoutError, ValueError) as err:  # ValueError: the host is no name that could be looked up
             message = "no connection within the time limit" if isinstance(err, TimeoutError) else str(err)
-            raise ReplicaUnreachable(message, was_sent=False) from err
+            is_own = isinstance(err, OSError) and err.errno in _OWN_SHORTAGES
+            raise (NoConnectionLeft if is_own else ReplicaUnreachable)(message, was_sent=False) from err
         finally:
             address.opening -= 1
             self._forget_if_unused(url, address)

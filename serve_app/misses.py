@@ -14,7 +14,7 @@ from serve_app.retry_budget import RetryBudgets
 from serve_app.rollout.telemetry import Outcome
 from serve_app.sse import begins_events
 from serve_app.stream_ends import is_error_event
-from serve_app.upstream import AdapterMissing, ReplicaDraining, ReplicaUnreachable
+from serve_app.upstream import AdapterMissing, NoConnectionLeft, ReplicaDraining, ReplicaUnreachable
 
 logger = logging.getLogger("ray.serve")
 
@@ -56,7 +56,7 @@ class Misses:
                 # It did not die of the request, whose connection is still there: so it may go to as many as there are.
                 self._lose(lease, errand, ReplicaUnreachable("its heartbeats have stopped", was_sent=False))
             case ReplicaUnreachable():
-                attempt.end(Outcome.UNREACHABLE)
+                _end_unreached(attempt, err)
                 self._lose(lease, errand, err)
             case AdapterMissing():
                 self._miss_adapter(lease, errand, attempt)
@@ -125,6 +125,13 @@ class Misses:
         else:
             to = "another replica"
         logger.warning("%s of %s failed a request, which %s gets: %s", *who, to, error.message)
+
+
+def _end_unreached(attempt: Attempt, err: ReplicaUnreachable) -> None:
+    if isinstance(err, NoConnectionLeft):
+        attempt.discard()  # says nothing about the replica
+    else:
+        attempt.end(Outcome.UNREACHABLE)
 
 
 def unreached(errand: Errand) -> Unavailable:

@@ -24,6 +24,10 @@ class AnswerTooLarge(ReplicaUnreachable):
     """The answer is larger than a Router holds in memory; it would be anywhere, so that no other replica need be asked."""
 
 
+class NoConnectionLeft(ReplicaUnreachable):
+    """This process can open no further connection: no descriptors, ports or memory. That says nothing about the replica."""
+
+
 class ReplicaDraining(Exception):
     """The replica takes no new work."""
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +22,7 @@ from serve_app.config import PlatformConfig
 from serve_app.settings import INTERNAL_TOKEN, new_token
 from tests.chaos.disk import Disk
 from tests.chaos.network import Network
-from tests.chaos.processes import command_line
+from tests.chaos.processes import Node, command_line
 
 START_TIMEOUT_S = 180.0
 # Ray gives a node's agent 15 s to import what it needs, which a busy machine of two cores may miss. A pod is started again.
@@ -36,26 +35,12 @@ HEAD = "head"
 NICER_BY = 6
 OWN_PROCESSES = ("nice", "-n", f"-{NICER_BY}", "unshare", "--pid", "--fork", "--mount-proc")
 WATCHDOG = (sys.executable, "-m", "serve_app.watchdog")
-# What KubeRay gives the pods of a cluster whose head has a Redis, so that what is found here holds there.
-FAULT_TOLERANCE = {"RAY_external_storage_namespace": "manta", "RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
-
-
-@dataclass
-class Node:
-    """A Ray node: its address, and the watchdog that is the parent of all its processes."""
-
-    name: str
-    address: str
-    cpus: int
-    process: subprocess.Popen[bytes] | None = None
-
-    def processes(self) -> list[psutil.Process]:
-        """Return everything that runs on the node."""
-        if self.process is None:
-            return []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.process.pid).children(recursive=True)
-        return []
+# What KubeRay and the chart give the pods of a cluster whose head has a Redis, so that what is found here holds there.
+AS_PODS = {
+    "RAY_external_storage_namespace": "manta",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "120",
+}
 
 
 class ChaosCluster:
@@ -281,7 +266,7 @@ class ChaosCluster:
             **os.environ,
             **self._serve,
             **files,
-            **FAULT_TOLERANCE,
+            **AS_PODS,
             "RAY_REDIS_ADDRESS": f"{self._network.gateway}:{REDIS_PORT}",
             "RAY_worker_niceness": str(NICER_BY),
             "RAY_DEDUP_LOGS": "0",

@@ -103,6 +103,15 @@ def _spread(cluster: ChaosCluster, app: str, deployment: str) -> None:
     raise AssertionError(f"the copies of {app} stay on one node")
 
 
+def terminate(cluster: ChaosCluster, name: str, *, within_s: float) -> None:
+    """End a node as Kubernetes ends a pod that is evicted: by SIGTERM, after which it drains."""
+    node = cluster.nodes[name]
+    started = cluster.find("ray.scripts.scripts start", node=name)[-1]  # the first is the watchdog
+    started.terminate()
+    assert node.process is not None
+    node.process.wait(timeout=within_s)
+
+
 def rollouts_free_worker(cluster: ChaosCluster) -> str:
     """Return a worker without Rollouts, of which there is one."""
     [rollouts] = cluster.find("rollouts:Rollouts")

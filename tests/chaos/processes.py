@@ -5,10 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import psutil
+
+
+@dataclass
+class Node:
+    """A Ray node: its address, and the watchdog that is the parent of all its processes."""
+
+    name: str
+    address: str
+    cpus: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def processes(self) -> list[psutil.Process]:
+        """Return everything that runs on the node."""
+        if self.process is None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
 
 
 def command_line(process: psutil.Process) -> str:

@@ -18,6 +18,7 @@ from tests.chaos.faults import (
     lying,
     rollouts_free_worker,
     spread,
+    terminate,
     two_copies,
     watched,
 )
@@ -27,6 +28,7 @@ from tests.chaos.steady import Effect, SteadyLoad, wait_until
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 DETECTED_S, RECOVERED_S = 5.0, 10.0
+DRAINED_WITHIN_S = 180.0
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -129,6 +131,16 @@ def test_a_worker_that_is_lost_costs_only_what_it_had(cluster: ChaosCluster, loa
     back_s = wait_until(lambda: all(len(cluster.running(*part)) >= 2 for part in two_copies()), within_s=BACK_WITHIN_S)
     effect = watched(load, "worker node lost", began_s=began_s, back_s=back_s, note=note)
     assert_nothing_lost(effect, is_timed=False)
+
+
+def test_a_worker_that_is_drained_costs_nothing(cluster: ChaosCluster, load: SteadyLoad, note: Note) -> None:
+    spread(cluster, load)
+    began_s = time.monotonic()
+    terminate(cluster, "w2", within_s=DRAINED_WITHIN_S)
+    cluster.start("w2")
+    back_s = wait_until(lambda: all(len(cluster.running(*part)) >= 2 for part in two_copies()), within_s=BACK_WITHIN_S)
+    effect = watched(load, "worker node drained (SIGTERM)", began_s=began_s, back_s=back_s, note=note)
+    assert effect.failed == effect.broken == 0, effect
 
 
 def test_a_redis_that_restarts_is_not_noticed_by_traffic(cluster: ChaosCluster, load: SteadyLoad, note: Note) -> None:

@@ -22,6 +22,7 @@ from tests.chaos.steady import Effect, SteadyLoad
 MINUTES = float(os.environ.get("MANTA_SOAK_MINUTES", "5"))
 REPORT = "MANTA_SOAK_REPORT"  # a file that gets the figures as JSON
 HELD_S = 10.0
+NOTICED_S = 12.0  # until Serve has looked at its replicas
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(60 * MINUTES + 900)]
 
 # How requests may end that had begun to be answered; whatever else goes wrong is nobody's fault but ours.
@@ -35,6 +36,7 @@ def test_an_hour_of_faults_leaves_nothing_behind(
     with sampled(cluster) as samples:
         for at_s, act in enumerate(kinds(cluster, load), start=1):
             faults.append(act())
+            time.sleep(NOTICED_S)
             cluster.wait_running()
             back_s = time.monotonic()
             load.wait_calm()
@@ -55,7 +57,7 @@ def test_an_hour_of_faults_leaves_nothing_behind(
     }
     record_property("soak", seen)
     if path := os.environ.get(REPORT):
-        Path(path).write_text(json.dumps(seen, indent=1), encoding="utf-8")
+        Path(path).write_text(json.dumps({**seen, "series": {**samples.held, "in all": samples.in_all}}), encoding="utf-8")
     assert wrong == [], seen
     assert samples.grown() == [], seen
 

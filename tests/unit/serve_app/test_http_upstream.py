@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import resource
 import socket
 import struct
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -17,7 +19,7 @@ from deployments.llm.adapters import adapter_of
 from serve_app.contracts import AdapterTag, TraceLink
 from serve_app.errors import BadRequest
 from serve_app.http_upstream import HttpUpstream
-from serve_app.upstream import AdapterMissing, ReplicaDraining, ReplicaUnreachable, UpstreamRequest
+from serve_app.upstream import AdapterMissing, NoConnectionLeft, ReplicaDraining, ReplicaUnreachable, UpstreamRequest
 from tests.unit.serve_app.fakes import FakeClock
 
 REQUEST = UpstreamRequest("POST", "/v1/x?y=1", b'{"a": 1}', "q1")
@@ -118,6 +120,31 @@ async def test_nobody_there_is_unreachable() -> None:
         await upstream.open(url, REQUEST)
     assert not caught.value.was_sent
     await upstream.close()
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Use up this process's file descriptors for the block."""
+    limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 64, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_what_this_process_lacks_is_told_from_what_the_replica_lacks() -> None:
+    async def talk(_: bytes, writer: asyncio.StreamWriter) -> None: ...
+
+    async with replica(talk) as (upstream, url):
+        with no_descriptor_left(), pytest.raises(NoConnectionLeft) as caught:
+            await upstream.open(url, REQUEST)
+        assert not caught.value.was_sent
 
 
 async def ask(upstream: HttpUpstream, url: str) -> bytes:

@@ -16,7 +16,7 @@ from serve_app.engine_errors import Unreadable, UpstreamRejected
 from serve_app.errors import DeadlineExceeded, PlatformError, Unavailable
 from serve_app.gateway import Gateway
 from serve_app.rollout.telemetry import Outcome
-from serve_app.upstream import ReplicaDraining
+from serve_app.upstream import NoConnectionLeft, ReplicaDraining
 from tests.unit.serve_app.fakes import (
     SSE,
     UNREACHED,
@@ -112,6 +112,13 @@ async def test_what_is_no_answer_is_asked_for_again(answer: FakeResponse) -> Non
     it = made(answer, OK)
     assert ((await relay(it)).body, asked(it), answer.closed) == (b"[1]", 2, 1)
     assert outcomes(it) == {Outcome.SERVER_ERROR: 1, Outcome.OK: 1}
+
+
+async def test_a_replica_is_not_blamed_for_the_connections_that_a_router_lacks() -> None:
+    it = made(NoConnectionLeft("Too many open files", was_sent=False), OK)
+    assert ((await relay(it)).body, asked(it), leases_of(it)) == (b"[1]", 2, 0)
+    assert outcomes(it) == {Outcome.OK: 1}
+    assert not any(it.pool.ejected().values())
 
 
 async def test_a_client_hears_that_an_answer_could_not_be_read() -> None:
