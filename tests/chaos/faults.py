@@ -10,6 +10,7 @@ from functools import partial
 import httpx
 
 from tests.chaos.cluster import ChaosCluster
+from tests.chaos.network import run
 from tests.chaos.platform import wait_answers
 from tests.chaos.processes import kill
 from tests.chaos.steady import Effect, SteadyLoad, wait_until
@@ -62,6 +63,20 @@ def watched(load: SteadyLoad, fault: str, *, began_s: float, back_s: float, note
     effect = load.effect(fault, began_s=began_s, back_s=back_s, ended_s=ended_s)
     note(effect)
     return effect
+
+
+@contextlib.contextmanager
+def store_away(cluster: ChaosCluster) -> Iterator[None]:
+    """Have every node see an empty folder where the vector store is, as when its volume is lost, for the block."""
+    folder = cluster.deployed["vector_store"]["uri"]
+    inside = [("nsenter", "-t", str(node.processes()[0].pid), "-m") for node in cluster.workers]
+    for enter in inside:
+        run(*enter, "mount", "-t", "tmpfs", "tmpfs", folder)
+    try:
+        yield
+    finally:
+        for enter in inside:
+            run(*enter, "umount", "--lazy", folder)
 
 
 def replica_url(cluster: ChaosCluster) -> str:

@@ -18,6 +18,7 @@ from tests.chaos.faults import (
     lying,
     rollouts_free_worker,
     spread,
+    store_away,
     terminate,
     two_copies,
     watched,
@@ -105,6 +106,19 @@ def test_a_disk_that_is_full_costs_no_request(cluster: ChaosCluster, load: Stead
         time.sleep(20)
     effect = watched(load, "disk of all nodes full for 20 s", began_s=began_s, back_s=time.monotonic(), note=note)
     assert effect.failed == effect.broken == 0, effect
+
+
+def test_a_vector_store_that_is_away_costs_questions_only_and_is_back_at_once(
+    cluster: ChaosCluster, load: SteadyLoad, note: Note
+) -> None:
+    began_s = time.monotonic()
+    with store_away(cluster):
+        time.sleep(10)
+    back_s = time.monotonic()
+    effect = watched(load, "vector store away for 10 s", began_s=began_s, back_s=back_s, note=note)
+    assert {end.split(":")[0] for end in effect.ends if not end.endswith(":ok")} == {"question"}, effect
+    assert effect.broken == 0, effect
+    assert effect.recovered_s <= back_s - began_s + RECOVERED_S, effect
 
 
 def test_a_worker_that_is_cut_off_and_comes_back_costs_only_what_it_had(
