@@ -30,13 +30,13 @@ async def committed(table: AsyncTable, write: Callable[[], Awaitable[Result]]) -
     """
     for _ in range(TRIES - 1):
         try:
-            return await _in_plain_words(table.name, write)
+            return await _in_plain_words(_written(table.name), write)
         except RuntimeError as err:
             if not _CONFLICT.search(str(err)):
                 raise
         await table.checkout_latest()  # type: ignore[no-untyped-call]
     try:
-        return await _in_plain_words(table.name, write)
+        return await _in_plain_words(_written(table.name), write)
     except RuntimeError as err:
         if not _CONFLICT.search(str(err)):
             raise
@@ -45,19 +45,28 @@ async def committed(table: AsyncTable, write: Callable[[], Awaitable[Result]]) -
 
 async def created(collection: str, create: Callable[[], Awaitable[Result]]) -> Result:
     """Return what making a table returns. Raises Unavailable when the disk is full or refuses."""
-    return await _in_plain_words(collection, create)
+    return await _in_plain_words(_written(collection), create)
 
 
-async def _in_plain_words(collection: str, write: Callable[[], Awaitable[Result]]) -> Result:
+async def connected(connect: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what opening a store returns, which makes its folder. Raises Unavailable when the disk is full or refuses."""
+    return await _in_plain_words("the vector store cannot be opened", connect)
+
+
+def _written(collection: str) -> str:
+    return f"collection {collection!r} cannot be written"
+
+
+async def _in_plain_words(problem: str, write: Callable[[], Awaitable[Result]]) -> Result:
     try:
         return await write()
-    except (RuntimeError, OSError) as err:
+    except (RuntimeError, OSError, ValueError) as err:
         if (number := _os_error(err)) is None:
             raise
-        raise Unavailable(f"collection {collection!r} cannot be written: {_advice(number)}") from err
+        raise Unavailable(f"{problem}: {_advice(number)}") from err
 
 
-def _os_error(error: RuntimeError | OSError) -> int | None:
+def _os_error(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     found = _OS_ERROR.search(str(error))

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployments.stores.fusion import fuse
-from deployments.stores.lance_commits import committed, created
+from deployments.stores.lance_commits import committed, connected, created
 from deployments.stores.lance_filters import attribute_updates, condition
 from deployments.stores.lance_rows import (
     CHUNK_COLUMNS,
@@ -194,7 +194,8 @@ class LanceStore:
         if self._connection is None:
             import lancedb
 
-            self._connection = await lancedb.connect_async(self._uri, read_consistency_interval=self._refresh)
+            refresh = self._refresh
+            self._connection = await connected(lambda: lancedb.connect_async(self._uri, read_consistency_interval=refresh))
         return self._connection
 
     async def _make(self, collection: str, schema: pa.Schema) -> AsyncTable:
