@@ -59,7 +59,7 @@ def watched(load: SteadyLoad, fault: str, *, began_s: float, back_s: float, note
     """Return what clients saw until some time after it, and keep it for the table."""
     time.sleep(max(3.0, began_s + WATCHED_S - time.monotonic()))
     ended_s = time.monotonic()
-    time.sleep(2.0)  # what was begun just before the end has ended by now
+    load.wait_ended(ended_s)
     effect = load.effect(fault, began_s=began_s, back_s=back_s, ended_s=ended_s)
     note(effect)
     return effect

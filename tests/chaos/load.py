@@ -30,6 +30,7 @@ TIMEOUT_S = 120.0
 # As KubeRay probes the proxy of a worker; a pod that is not ready is no endpoint of the Service.
 PROBE_PATH, PROBE_EVERY_S, PROBE_TIMEOUT_S = "/-/healthz", 5.0, 2.0
 ENDS = {429: "refused", 404: "unrouted"}
+OPEN = ".open"  # end of the name of the file that says since when a request is open
 KINDS = ("chat", "question", "embed", "whole")
 
 
@@ -98,11 +99,20 @@ class Load:
         self._out = out
         self._numbers = itertools.count()
         self._random = random.Random(args.seed)  # noqa: S311
+        self._open: dict[int, float] = {}  # when each request began, in that order
+
+    async def tell_open(self) -> None:
+        """Write down every second since when the request waits that has been open longest, for ever."""
+        file = self._args.out.with_suffix(OPEN)
+        while True:
+            file.write_text(str(next(iter(self._open.values()), time.monotonic())), encoding="utf-8")
+            await asyncio.sleep(1.0)
 
     async def send(self, kind: str, key: str) -> None:
         """Send one request and write down what became of it."""
         record = Record(kind, time.monotonic(), priority=key)
         number = next(self._numbers)
+        self._open[number] = record.began_s
         url = ""
         try:
             for again in range(MOST_TRIES):
@@ -112,6 +122,7 @@ class Load:
                 if await self._try(url, record, number):
                     break
         finally:
+            del self._open[number]
             record.ended_s = time.monotonic()
             self._out.write(json.dumps(asdict(record)) + "\n")
 
@@ -174,13 +185,13 @@ async def run(args: argparse.Namespace) -> None:
     with args.out.open("w", encoding="utf-8", buffering=1) as out:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             service = Service(args.url, session)
-            probes = [loop.create_task(service.follow(url)) for url in args.url]
             load = Load(args, session, service, out)
+            beside = [loop.create_task(service.follow(url)) for url in args.url] + [loop.create_task(load.tell_open())]
             sources = [(kind, "", getattr(args, kind)) for kind in KINDS] + [("chat", *_keyed(each)) for each in args.keyed]
             senders = [loop.create_task(_send(load, *source, over=over)) for source in sources if source[2]]
             await asyncio.gather(*senders)
-            for probe in probes:
-                probe.cancel()
+            for task in beside:
+                task.cancel()
 
 
 async def _send(load: Load, kind: str, key: str, rate: float, *, over: asyncio.Event) -> None:

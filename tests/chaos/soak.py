@@ -43,12 +43,14 @@ ALLOWED_IN_ALL = {"actors": 2.0, "shm_mib": 32.0}
 
 @dataclass(frozen=True)
 class Happened:
-    """A fault: when it began and was over, and which ends of requests it explains."""
+    """A fault: when it began and was over, which ends of requests it explains, and when its copies and the calm were back."""
 
     fault: str
     began_s: float
     ended_s: float
     explains: frozenset[str]
+    back_s: float = 0.0
+    calm_s: float = 0.0
 
     def covers(self, record: Record) -> bool:
         """Whether the request may have ended as it did because of this fault."""

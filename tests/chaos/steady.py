@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from serve_app.cluster import ROOT
-from tests.chaos.load import Record
+from tests.chaos.load import OPEN, TIMEOUT_S, Record
 
 HELD_UP_S = 3.0  # a wait for a byte that is longer than any wait without a fault
 SETTLE_S = 3.0
@@ -88,6 +88,11 @@ class SteadyLoad:
                 self._records.append(Record(**json.loads(line)))
                 self._read = lines.tell()
         return [record for record in self._records if since_s <= record.began_s < until_s]
+
+    def wait_ended(self, before_s: float) -> None:
+        """Wait until every request has ended that was begun before then: one that hangs is none that was answered."""
+        file = self._out.with_suffix(OPEN)
+        wait_until(lambda: float(file.read_text(encoding="utf-8") or 0) > before_s, within_s=TIMEOUT_S + 30)
 
     def wait_calm(self, *, within_s: float = 120.0) -> None:
         """Wait until nothing failed or was held up for a while."""

@@ -8,6 +8,7 @@ import random
 import resource
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from tests.chaos.cluster import HEAD, ChaosCluster
 from tests.chaos.faults import LIES, PARTS, Note, lying, spread
 from tests.chaos.processes import frozen, kill
 from tests.chaos.soak import Happened, ends, happened, sampled, unexplained
-from tests.chaos.steady import Effect, SteadyLoad
+from tests.chaos.steady import SteadyLoad
 
 MINUTES = float(os.environ.get("MANTA_SOAK_MINUTES", "5"))
 REPORT = "MANTA_SOAK_REPORT"  # a file that gets the figures as JSON
@@ -32,19 +33,24 @@ BROKEN = ("broken", "cut")
 def test_an_hour_of_faults_leaves_nothing_behind(
     cluster: ChaosCluster, load: SteadyLoad, note: Note, record_property: Callable[[str, object], None]
 ) -> None:
-    faults, began_s = [], time.monotonic()
+    faults: list[Happened] = []
+    began_s = time.monotonic()
     with sampled(cluster) as samples:
         for at_s, act in enumerate(kinds(cluster, load), start=1):
-            faults.append(act())
+            fault = act()
             time.sleep(NOTICED_S)
             cluster.wait_running()
             back_s = time.monotonic()
             load.wait_calm()
-            note(effect(load, faults[-1], back_s=back_s))
+            faults.append(replace(fault, back_s=back_s, calm_s=time.monotonic()))
             if time.monotonic() - began_s >= 60 * MINUTES:
                 break
             time.sleep(max(0.0, began_s + 60 * at_s - time.monotonic()))
-    records = load.records(began_s)
+    over_s = time.monotonic()
+    load.wait_ended(over_s)
+    for fault in faults:
+        note(load.effect(f"{fault.fault} (soak)", began_s=fault.began_s, back_s=fault.back_s, ended_s=fault.calm_s))
+    records = load.records(began_s, over_s)
     wrong = unexplained(records, faults)
     seen = {
         "minutes": (time.monotonic() - began_s) / 60,
@@ -60,11 +66,6 @@ def test_an_hour_of_faults_leaves_nothing_behind(
         Path(path).write_text(json.dumps({**seen, "series": {**samples.held, "in all": samples.in_all}}), encoding="utf-8")
     assert wrong == [], seen
     assert samples.grown() == [], seen
-
-
-def effect(load: SteadyLoad, fault: Happened, *, back_s: float) -> Effect:
-    """Return what clients saw of a fault."""
-    return load.effect(f"{fault.fault} (soak)", began_s=fault.began_s, back_s=back_s, ended_s=time.monotonic())
 
 
 def kinds(cluster: ChaosCluster, load: SteadyLoad) -> Iterator[Callable[[], Happened]]:
