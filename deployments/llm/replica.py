@@ -25,7 +25,7 @@ logger = logging.getLogger("ray.serve")
 
 HEARTBEAT_S = 0.5
 TELL_TIMEOUT_S = 5.0
-INTRODUCED_WITHIN_S = 300.0
+INTRODUCED_WITHIN_S = 300.0  # Rollouts is back from a restart, on a busy node, too
 HEALTH_TIMEOUT_S = 5.0  # of a look at the engine's processes, which waits for nothing
 GIVEN_UP_DRAIN_S = 10.0  # for the streams of an engine that gives no answers: its accelerators are for the next replica
 

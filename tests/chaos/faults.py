@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import httpx
+import psutil
 
 from tests.chaos.cluster import ChaosCluster
 from tests.chaos.network import run
@@ -63,6 +65,27 @@ def watched(load: SteadyLoad, fault: str, *, began_s: float, back_s: float, note
     effect = load.effect(fault, began_s=began_s, back_s=back_s, ended_s=ended_s)
     note(effect)
     return effect
+
+
+@contextlib.contextmanager
+def cut_off(cluster: ChaosCluster, name: str) -> Iterator[None]:
+    """Cut a node off the network for the block."""
+    cluster.cut(name)
+    try:
+        yield
+    finally:
+        cluster.mend(name)
+
+
+@contextlib.contextmanager
+def out_of_descriptors(process: psutil.Process) -> Iterator[None]:
+    """Leave a process next to no file descriptors for the block."""
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (max(64, process.num_fds() - 20), before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
 
 
 @contextlib.contextmanager

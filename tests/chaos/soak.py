@@ -140,7 +140,7 @@ def sampled(cluster: ChaosCluster) -> Iterator[Samples]:
         thread.join()
 
 
-def happened(fault: str, act: Callable[[], None], *, explains: Iterable[str] = ()) -> Happened:
+def happened(fault: str, act: Callable[[], object], *, explains: Iterable[str] = ()) -> Happened:
     """Let a fault happen."""
     began_s = time.monotonic()
     act()

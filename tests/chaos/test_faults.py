@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 
 import pytest
@@ -13,9 +12,11 @@ from tests.chaos.faults import (
     LIES,
     PARTS,
     Note,
+    cut_off,
     is_in_control,
     is_replaced,
     lying,
+    out_of_descriptors,
     rollouts_free_worker,
     spread,
     store_away,
@@ -89,13 +90,9 @@ def test_a_replica_that_misbehaves_is_told_apart(cluster: ChaosCluster, load: St
 
 def test_file_descriptors_that_run_out_in_a_router_are_survived(cluster: ChaosCluster, load: SteadyLoad, note: Note) -> None:
     victim = cluster.find("router:Router")[0]
-    before = resource.prlimit(victim.pid, resource.RLIMIT_NOFILE)
     began_s = time.monotonic()
-    resource.prlimit(victim.pid, resource.RLIMIT_NOFILE, (max(64, victim.num_fds() - 20), before[1]))
-    try:
+    with out_of_descriptors(victim):
         time.sleep(10)
-    finally:
-        resource.prlimit(victim.pid, resource.RLIMIT_NOFILE, before)
     effect = watched(load, "Router out of file descriptors for 10 s", began_s=began_s, back_s=time.monotonic(), note=note)
     assert not [end for end in effect.ends if end.endswith("silent")], effect
     assert victim.is_running()
@@ -127,11 +124,8 @@ def test_a_worker_that_is_cut_off_and_comes_back_costs_only_what_it_had(
 ) -> None:
     spread(cluster, load)
     began_s = time.monotonic()
-    cluster.cut("w2")
-    try:
+    with cut_off(cluster, "w2"):
         time.sleep(15)
-    finally:
-        cluster.mend("w2")
     effect = watched(load, "worker cut off for 15 s", began_s=began_s, back_s=time.monotonic(), note=note)
     assert effect.failed == 0, effect
 

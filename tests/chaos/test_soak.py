@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.chaos.cluster import HEAD, ChaosCluster
-from tests.chaos.faults import LIES, PARTS, Note, lying, spread
+from tests.chaos.faults import LIES, PARTS, Note, cut_off, lying, out_of_descriptors, spread
 from tests.chaos.processes import frozen, kill
 from tests.chaos.soak import Happened, ends, happened, sampled, unexplained
 from tests.chaos.steady import SteadyLoad
@@ -73,7 +72,7 @@ def kinds(cluster: ChaosCluster, load: SteadyLoad) -> Iterator[Callable[[], Happ
     draw = random.Random(11)  # noqa: S311
     acts = [*(killed(cluster, part) for part in PARTS), *(held(cluster, part) for part in PARTS)]
     acts += [*(told_lies(cluster, lie) for lie in LIES), controller(cluster), haproxy(cluster)]
-    acts += [cut_off(cluster, load), out_of_descriptors(cluster)]
+    acts += [worker(cluster, load), descriptors(cluster)]
     while True:
         draw.shuffle(acts)
         yield from acts
@@ -82,72 +81,54 @@ def kinds(cluster: ChaosCluster, load: SteadyLoad) -> Iterator[Callable[[], Happ
 def killed(cluster: ChaosCluster, part: str) -> Callable[[], Happened]:
     """Kill the replica of a part that has lived longest."""
     title = ":".join(PARTS[part])
-    return lambda: happened(f"{part} killed", lambda: _kill(cluster.find(title)[0]), explains=BROKEN)
+    return lambda: happened(f"{part} killed", lambda: kill(cluster.find(title)[0]), explains=BROKEN)
 
 
 def held(cluster: ChaosCluster, part: str) -> Callable[[], Happened]:
     """Freeze one replica of a part."""
     title = ":".join(PARTS[part])
-
-    def act() -> None:
-        with frozen(cluster.find(title)[0]):
-            time.sleep(HELD_S)
-
-    return lambda: happened(f"{part} frozen for 10 s", act, explains=BROKEN)
+    return during(f"{part} frozen", lambda: frozen(cluster.find(title)[0]))
 
 
 def told_lies(cluster: ChaosCluster, lie: str) -> Callable[[], Happened]:
     """Have one LLM replica misbehave."""
-
-    def act() -> None:
-        with lying(cluster, lie):
-            time.sleep(HELD_S)
-
-    return lambda: happened(f"LLM replica {lie} for 10 s", act, explains=BROKEN)
+    return during(f"LLM replica {lie}", lambda: lying(cluster, lie))
 
 
 def controller(cluster: ChaosCluster) -> Callable[[], Happened]:
     """Kill Serve's controller."""
-    return lambda: happened("Serve controller killed", lambda: _kill(cluster.find("ServeController", node=HEAD)[0]))
+    return lambda: happened("Serve controller killed", lambda: kill(cluster.find("ServeController", node=HEAD)[0]))
 
 
 def haproxy(cluster: ChaosCluster) -> Callable[[], Happened]:
     """Kill the HAProxy of a worker: the newest, as the older ones only end their streams."""
 
     def act() -> None:
-        _kill(next(found[-1] for node in cluster.workers if (found := cluster.find("haproxy -db", node=node.name))))
+        kill(next(found[-1] for node in cluster.workers if (found := cluster.find("haproxy -db", node=node.name))))
 
     return lambda: happened("HAProxy killed", act, explains=BROKEN)
 
 
-def cut_off(cluster: ChaosCluster, load: SteadyLoad) -> Callable[[], Happened]:
+def worker(cluster: ChaosCluster, load: SteadyLoad) -> Callable[[], Happened]:
     """Cut a worker off, once every part has a copy elsewhere."""
 
-    def act() -> None:
+    def cut() -> AbstractContextManager[None]:
         spread(cluster, load)
-        cluster.cut("w2")
-        try:
-            time.sleep(HELD_S)
-        finally:
-            cluster.mend("w2")
+        return cut_off(cluster, "w2")
 
-    return lambda: happened("worker cut off for 10 s", act, explains=BROKEN)
+    return during("worker cut off", cut)
 
 
-def out_of_descriptors(cluster: ChaosCluster) -> Callable[[], Happened]:
+def descriptors(cluster: ChaosCluster) -> Callable[[], Happened]:
     """Take file descriptors from a Router."""
+    return during("Router out of file descriptors", lambda: out_of_descriptors(cluster.find("router:Router")[0]))
+
+
+def during(fault: str, begin: Callable[[], AbstractContextManager[None]]) -> Callable[[], Happened]:
+    """Let a fault last for some seconds."""
 
     def act() -> None:
-        victim = cluster.find("router:Router")[0]
-        before = resource.prlimit(victim.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(victim.pid, resource.RLIMIT_NOFILE, (max(64, victim.num_fds() - 20), before[1]))
-        try:
+        with begin():
             time.sleep(HELD_S)
-        finally:
-            resource.prlimit(victim.pid, resource.RLIMIT_NOFILE, before)
 
-    return lambda: happened("Router out of file descriptors for 10 s", act, explains=BROKEN)
-
-
-def _kill(process: psutil.Process) -> None:
-    kill(process)
+    return lambda: happened(f"{fault} for {HELD_S:.0f} s", act, explains=BROKEN)
