@@ -26,7 +26,10 @@ START_TIMEOUT_S = 180.0
 MAX_FOLDER_CHARS = 13
 MOST_CONNECTIONS = 20_000
 OBJECT_STORE_BYTES = 256 * 2**20
+PORTS = range(12_000, 30_000)
 ROOT = Path(__file__).resolve().parent.parent
+
+_promised: set[int] = set()  # to something that binds them later: 20 ports of every start, of 18,000, do meet
 
 
 class ClusterError(RuntimeError):
@@ -34,17 +37,19 @@ class ClusterError(RuntimeError):
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct TCP ports that were free a moment ago.
+    """Return distinct TCP ports that were free a moment ago, none of which this process got or asked for before.
 
     They lie below Linux's ephemeral range (32768-60999), or an outgoing connection could take one before it is used.
     """
     found: list[int] = []
-    for port in random.SystemRandom().sample(range(12_000, 30_000), 2_000):
+    rest = sorted({*PORTS} - _promised)
+    for port in random.SystemRandom().sample(rest, len(rest)):
         if len(found) == count:
             break
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("", port))
             found.append(port)
+    _promised.update(found)
     return found
 
 
@@ -57,7 +62,10 @@ def short_folder(wanted: str) -> str:
 
 
 def require_free(port: int, host: str, *, option: str = "--port") -> None:
-    """Raise ClusterError when something listens on the port already, or the host is no address of this machine."""
+    """Promise the port to the caller: `free_ports` gives it to nobody else.
+
+    Raises ClusterError when something listens on the port already, or the host is no address of this machine.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -71,6 +79,7 @@ def require_free(port: int, host: str, *, option: str = "--port") -> None:
             raise ClusterError(
                 f"port {port} is in use ({err.strerror}); stop what listens there or choose another with {option}"
             ) from err
+    _promised.add(port)
 
 
 def most_connections(open_files: int) -> int:

@@ -23,6 +23,21 @@ def test_free_ports_are_distinct_and_below_the_ephemeral_range() -> None:
     assert max(ports) < 32_768
 
 
+def test_a_port_is_given_once_and_never_when_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.cluster.PORTS", range(28_000, 28_200))
+    before = free_ports(20)
+    asked = next(port for port in range(28_000, 28_200) if port not in before and not in_use(port))
+    require_free(asked, "127.0.0.1")
+    rest = free_ports(200)
+    assert len(rest) > 100
+    assert not {*before, asked} & {*rest}
+
+
+def in_use(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_a_port_in_use_is_refused_by_name() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
