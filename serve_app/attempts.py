@@ -90,8 +90,8 @@ class Attempts:
 class Attempt:
     """One attempt. ``piece`` is called for every piece of a stream, so it does little."""
 
-    __slots__ = ("_home", "_is_over", "_tail", "began_s", "first_s", "is_scored", "is_stream", "is_withdrawn", "key",
-                 "last_s", "limit", "on_end", "pieces", "record")  # fmt: skip
+    __slots__ = ("_home", "_is_over", "_tail", "began_s", "finish_reason", "first_s", "is_overtaken", "is_scored", "is_stream",
+                 "is_withdrawn", "key", "last_s", "limit", "on_end", "pieces", "record", "tokens")  # fmt: skip
 
     def __init__(self, home: Attempts, key: VariantKey, *, began_s: float, is_stream: bool) -> None:
         self.key = key
@@ -101,6 +101,9 @@ class Attempt:
         self.pieces = 0
         self.limit: Timeout | None = None  # ends the wait for the first byte, where that may be tried elsewhere
         self.is_withdrawn = False
+        self.is_overtaken = False  # later ones were answered, so that it was taken back
+        self.tokens = 0  # at least so many were generated
+        self.finish_reason = ""  # that the answer gave
         self.record: RequestRecord | None = None  # of the request, where its client waits for this attempt
         self.on_end: Callable[[Outcome], None] | None = None  # told what became of it, once
         self.is_scored = True  # False: its time until the first byte holds the load of an adapter, which says nothing
@@ -158,12 +161,13 @@ class Attempt:
         elif outcome is Outcome.CANCELLED and holds_any_last_event(tail):
             outcome = Outcome.OK  # the client left after the last event
         stats.outcomes[outcome] += 1
+        self._read(tail, body)
         if self.on_end is not None:
             self.on_end(outcome)
         if self.record is not None:
             self.record.attempted(outcome, told=told_usage(tail), events=self.pieces)
         if outcome is Outcome.OK:
-            self._score(stats, tail, body)
+            self._score(stats)
 
     def discard(self) -> None:
         """Forget it: the replica refused because it is stopping, which says nothing about the variant."""
@@ -172,15 +176,20 @@ class Attempt:
         self._is_over, self.limit = True, None
         self._home.close(self)
 
-    def _score(self, stats: VariantStats, tail: bytes, body: bytes) -> None:
+    def _read(self, tail: bytes, body: bytes) -> None:
+        self.tokens = completion_tokens(body) if body else self.pieces
+        for reason in _FINISH.findall(tail)[-1:]:
+            self.finish_reason = reason.decode()
+
+    def _score(self, stats: VariantStats) -> None:
         if self.is_scored:
             stats.e2e.observe(self._home.clock() - self.began_s)
         if 2 <= self.pieces <= SCORED_GAPS:
             stats.itl.observe((self.last_s - self.first_s) / (self.pieces - 1))
-        if body:
-            stats.tokens += completion_tokens(body)
-        for reason in _FINISH.findall(tail)[-1:]:
-            stats.finish_reasons[reason.decode()] += 1
+        if not self.pieces:  # those of a stream were counted as they came
+            stats.tokens += self.tokens
+        if self.finish_reason:
+            stats.finish_reasons[self.finish_reason] += 1
 
 
 class PairedAttempt(Attempt):

@@ -19,6 +19,9 @@ from typing import Any
 
 import httpx
 
+from serve_app.haproxy import BINARY_PATH, write_starter
+from serve_app.ports import free_ports as free_ports
+from serve_app.ports import promise
 from serve_app.serve_settings import SERVE_SETTINGS
 from serve_app.settings import INTERNAL_TOKEN, REPLICA_HOST, new_token
 
@@ -26,31 +29,11 @@ START_TIMEOUT_S = 180.0
 MAX_FOLDER_CHARS = 13
 MOST_CONNECTIONS = 20_000
 OBJECT_STORE_BYTES = 256 * 2**20
-PORTS = range(12_000, 30_000)
 ROOT = Path(__file__).resolve().parent.parent
-
-_promised: set[int] = set()  # to something that binds them later: 20 ports of every start, of 18,000, do meet
 
 
 class ClusterError(RuntimeError):
     """The cluster did not start, or stopped."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Return distinct TCP ports that were free a moment ago, none of which this process got or asked for before.
-
-    They lie below Linux's ephemeral range (32768-60999), or an outgoing connection could take one before it is used.
-    """
-    found: list[int] = []
-    rest = sorted({*PORTS} - _promised)
-    for port in random.SystemRandom().sample(rest, len(rest)):
-        if len(found) == count:
-            break
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            found.append(port)
-    _promised.update(found)
-    return found
 
 
 def short_folder(wanted: str) -> str:
@@ -79,7 +62,7 @@ def require_free(port: int, host: str, *, option: str = "--port") -> None:
             raise ClusterError(
                 f"port {port} is in use ({err.strerror}); stop what listens there or choose another with {option}"
             ) from err
-    _promised.add(port)
+    promise(port)
 
 
 def most_connections(open_files: int) -> int:
@@ -94,7 +77,7 @@ def most_connections(open_files: int) -> int:
 
 def serve_environment(folder: Path) -> dict[str, str]:
     """Return the Serve settings of a local node: HAProxy in front of the Routers, on ports of its own."""
-    stats, metrics, fallback_http, fallback_grpc = free_ports(4)
+    haproxy, (stats, metrics, fallback_http, fallback_grpc) = folder / "h", free_ports(4)
     low = random.SystemRandom().randrange(30_000, 32_000)
     low_grpc = low - 20_600  # below the ports that `free_ports` chooses from
     return {
@@ -111,11 +94,12 @@ def serve_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(low + 600),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(low_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(low_grpc + 600),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "h" / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "h"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "h" / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "h" / "metrics.sock"),
+        BINARY_PATH: str(haproxy / "haproxy"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
     }
 
 
@@ -254,8 +238,7 @@ class LocalCluster:
             "object-store-memory": OBJECT_STORE_BYTES,
             "temp-dir": self.folder / "ray",
         }
-        flags = [f"--{name}={value}" for name, value in options.items()]
-        return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", *flags]
+        return _start_command("--head", options=options)
 
     def join_command(self, num_cpus: int) -> list[str]:
         """Return the command of a further node of the running cluster on this machine; it needs ``environment``."""
@@ -272,12 +255,12 @@ class LocalCluster:
             "num-cpus": num_cpus,
             "object-store-memory": OBJECT_STORE_BYTES,
         }
-        flags = [f"--{name}={value}" for name, value in options.items()]
-        return [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *flags]
+        return _start_command(options=options)
 
     def _environment(self) -> dict[str, str]:
         for name in ("h", "t"):
             (self.folder / name).mkdir()
+        write_starter(self.folder / "h" / "haproxy")
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         return {
             **os.environ,
@@ -298,3 +281,8 @@ class LocalCluster:
             "PYTHONPATH": path,
             **self._env,
         }
+
+
+def _start_command(*flags: str, options: Mapping[str, Any]) -> list[str]:
+    told = (f"--{name}={value}" for name, value in options.items())
+    return [sys.executable, "-m", "ray.scripts.scripts", "start", *flags, "--block", "--disable-usage-stats", *told]

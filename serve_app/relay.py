@@ -19,6 +19,7 @@ from serve_app.errand import Errand, Targets
 from serve_app.hedging import Hedges
 from serve_app.misses import MISSES, Misses, end_when_lost, unreached
 from serve_app.observing.record import StageTimer, current_link
+from serve_app.overtaken import Overtaken
 from serve_app.pool import Lease, ReplicaPool, Target
 from serve_app.retry_budget import RetryBudgets
 from serve_app.rollout.document import RoutedAdapter, RoutedModel
@@ -67,7 +68,10 @@ class Relay:
         self.budgets = RetryBudgets(clock=watchers.attempts.clock)
         self.hedges = Hedges(targets=self._targets, pool=pool, view=view, may_send=self.budgets.take)
         self._misses = Misses(targets=self._targets, pool=pool, budgets=self.budgets)
-        self._continuations = Continuations(upstream=upstream, pool=pool, attempts=watchers.attempts, view=view)
+        self._overtaken = Overtaken(clock=watchers.attempts.clock)
+        self._continuations = Continuations(
+            upstream=upstream, pool=pool, attempts=watchers.attempts, overtaken=self._overtaken, view=view
+        )
 
     async def send(self, call: Call, model: RoutedModel, adapter: RoutedAdapter | None = None) -> Reply:
         """Send a request for a model, or an adapter of it, to a replica and return the answer, as ``Gateway.relay`` says."""
@@ -125,7 +129,9 @@ class Relay:
                 async with asyncio.timeout(self._patience_s(errand)) as limit:
                     self._allow_withdrawal(attempt, errand, limit)
                     end_when_lost(limit, lease)
-                    reply = await self._answer(lease, errand, attempt)
+                    take_back = functools.partial(self._misses.take_back, lease, errand, attempt=attempt, limit=limit)
+                    with self._overtaken.watch(lease, attempt, body=errand.call.body, take_back=take_back):
+                        reply = await self._answer(lease, errand, attempt)
             self._pool.begin(lease)
             record.begin_answer()
         except asyncio.CancelledError:

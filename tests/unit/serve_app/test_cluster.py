@@ -24,7 +24,7 @@ def test_free_ports_are_distinct_and_below_the_ephemeral_range() -> None:
 
 
 def test_a_port_is_given_once_and_never_when_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.cluster.PORTS", range(28_000, 28_200))
+    monkeypatch.setattr("serve_app.ports.PORTS", range(28_000, 28_200))
     before = free_ports(20)
     asked = next(port for port in range(28_000, 28_200) if port not in before and not in_use(port))
     require_free(asked, "127.0.0.1")
