@@ -71,7 +71,7 @@ def kinds(cluster: ChaosCluster, load: SteadyLoad) -> Iterator[Callable[[], Happ
     """Return faults in a random order without end; each kind comes once before one comes again."""
     draw = random.Random(11)  # noqa: S311
     acts = [*(killed(cluster, part) for part in PARTS), *(held(cluster, part) for part in PARTS)]
-    acts += [*(told_lies(cluster, lie) for lie in LIES), controller(cluster), haproxy(cluster)]
+    acts += [*(told_lies(cluster, lie) for lie in LIES), controller(cluster), haproxy(cluster), manager(cluster)]
     acts += [worker(cluster, load), descriptors(cluster)]
     while True:
         draw.shuffle(acts)
@@ -107,6 +107,15 @@ def haproxy(cluster: ChaosCluster) -> Callable[[], Happened]:
         kill(next(found[-1] for node in cluster.workers if (found := cluster.find("haproxy -db", node=node.name))))
 
     return lambda: happened("HAProxy killed", act, explains=BROKEN)
+
+
+def manager(cluster: ChaosCluster) -> Callable[[], Happened]:
+    """Kill the proxy manager of a worker, whose HAProxy goes with it."""
+
+    def act() -> None:
+        kill(next(found[0] for node in cluster.workers if (found := cluster.find("HAProxyManager", node=node.name))))
+
+    return lambda: happened("proxy manager killed", act, explains=BROKEN)
 
 
 def worker(cluster: ChaosCluster, load: SteadyLoad) -> Callable[[], Happened]:
