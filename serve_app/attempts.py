@@ -90,7 +90,7 @@ class Attempts:
 class Attempt:
     """One attempt. ``piece`` is called for every piece of a stream, so it does little."""
 
-    __slots__ = ("_home", "_is_over", "_tail", "began_s", "finish_reason", "first_s", "is_overtaken", "is_scored", "is_stream",
+    __slots__ = ("_home", "_is_over", "_tail", "began_s", "finish_reason", "first_s", "is_beaten", "is_scored", "is_stream",
                  "is_withdrawn", "key", "last_s", "limit", "on_end", "pieces", "record", "tokens")  # fmt: skip
 
     def __init__(self, home: Attempts, key: VariantKey, *, began_s: float, is_stream: bool) -> None:
@@ -101,7 +101,7 @@ class Attempt:
         self.pieces = 0
         self.limit: Timeout | None = None  # ends the wait for the first byte, where that may be tried elsewhere
         self.is_withdrawn = False
-        self.is_overtaken = False  # later ones were answered, so that it was taken back
+        self.is_beaten = False  # another replica answers, which was asked because later requests overtook this one
         self.tokens = 0  # at least so many were generated
         self.finish_reason = ""  # that the answer gave
         self.record: RequestRecord | None = None  # of the request, where its client waits for this attempt
@@ -162,8 +162,9 @@ class Attempt:
             outcome = Outcome.OK  # the client left after the last event
         stats.outcomes[outcome] += 1
         self._read(tail, body)
-        if self.on_end is not None:
-            self.on_end(outcome)
+        told, self.on_end = self.on_end, None  # it knows the attempt: a cycle, which would keep requests long after their end
+        if told is not None:
+            told(outcome)
         if self.record is not None:
             self.record.attempted(outcome, told=told_usage(tail), events=self.pieces)
         if outcome is Outcome.OK:
@@ -173,7 +174,7 @@ class Attempt:
         """Forget it: the replica refused because it is stopping, which says nothing about the variant."""
         if self.record is not None and not self._is_over:
             self.record.attempted(None)
-        self._is_over, self.limit = True, None
+        self._is_over, self.limit, self.on_end = True, None, None
         self._home.close(self)
 
     def _read(self, tail: bytes, body: bytes) -> None:

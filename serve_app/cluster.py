@@ -94,7 +94,6 @@ def serve_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(low + 600),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(low_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(low_grpc + 600),
-        BINARY_PATH: str(haproxy / "haproxy"),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
@@ -257,14 +256,22 @@ class LocalCluster:
         }
         return _start_command(options=options)
 
+    def _haproxy(self) -> dict[str, str]:
+        path = self.folder / "h" / "haproxy"
+        try:
+            return {BINARY_PATH: str(path)} if write_starter(path) else {}
+        except FileNotFoundError as err:
+            raise ClusterError(f"no HAProxy can be started: {err}") from err
+
     def _environment(self) -> dict[str, str]:
         for name in ("h", "t"):
             (self.folder / name).mkdir()
-        write_starter(self.folder / "h" / "haproxy")
+        haproxy = self._haproxy()
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         return {
             **os.environ,
             **serve_environment(self.folder),
+            **haproxy,
             # Ray lowers its workers to nice 15; a busy machine then starves health checks.
             "RAY_worker_niceness": "0",
             "RAY_DEDUP_LOGS": "0",

@@ -18,8 +18,7 @@ from serve_app.continuation_transcript import Seam, Transcript
 from serve_app.engine_errors import Unreadable, UpstreamRejected
 from serve_app.errand import Errand
 from serve_app.errors import PlatformError, Unavailable
-from serve_app.misses import MISSES, end_overtaken, end_when_lost
-from serve_app.overtaken import Overtaken
+from serve_app.misses import MISSES, end_when_lost
 from serve_app.pool import Lease, ReplicaPool, Target
 from serve_app.rollout.document import RoutedVariant
 from serve_app.rollout.telemetry import Outcome
@@ -38,19 +37,10 @@ MOST_WAIT_S = 30.0  # for a place at another replica; a client that hears nothin
 class Continuations:
     """Sends streams that broke to other replicas. One per Router, on its event loop."""
 
-    def __init__(
-        self,
-        *,
-        upstream: Upstream,
-        pool: ReplicaPool,
-        attempts: Attempts,
-        overtaken: Overtaken,
-        view: Callable[[], RoutingView],
-    ) -> None:
+    def __init__(self, *, upstream: Upstream, pool: ReplicaPool, attempts: Attempts, view: Callable[[], RoutingView]) -> None:
         self._upstream = upstream
         self._pool = pool
         self._attempts = attempts
-        self._overtaken = overtaken
         self._view = view
 
     def prepare(self, errand: Errand) -> None:
@@ -93,9 +83,7 @@ class Continuations:
                 end_when_lost(limit, lease)
                 body = await self._body(lease, errand, transcript, seam=seam)
                 if body is not None:
-                    take_back = functools.partial(end_overtaken, limit, attempt)
-                    with self._overtaken.watch(lease, attempt, body=errand.call.body, take_back=take_back):
-                        stream = await self._open(lease, errand, attempt, body=body)
+                    stream = await self._open(lease, errand, attempt, body=body)
         except MISSES as err:
             logger.warning("replica %s does not go on with a stream: %r", lease.replica_id, err)
             self._missed(err, lease, attempt)

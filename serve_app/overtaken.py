@@ -1,50 +1,59 @@
-"""Overtaken: requests that wait at a replica while later ones are answered. It has forgotten them, or answers nothing.
+"""Overtaken: requests that wait at a replica while later ones are answered. It may have forgotten them, or answer nothing.
 
 An engine with continuous batching (Yu et al., *Orca*, OSDI 2022) begins requests about in the order in which they came, and
-gives each of those that it runs a token in every step. So once dozens of later ones have had as many tokens as a request may
-ask for at most, neither the queue nor its length explains why that one still waits. How long an answer may take never has to
-be known: a fixed limit would be too short for one prompt and too long for the next.
+gives each of those that it runs a token in every step. So once dozens of later ones, with prompts as long, have had as many
+tokens as a request may have at most, the queue hardly explains why that one still waits. A fixed limit would be too short for
+one prompt and too long for the next.
+
+It stays a guess: engines may order otherwise, and other Routers' requests are not seen here. So what is overtaken is not taken
+back, but sent to a second replica as well, as a hedged request is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 from serve_app.attempts import Attempt
 from serve_app.lease import Lease
 from serve_app.rollout.telemetry import Outcome, VariantKey
+from serve_app.upstream import UpstreamRequest
+from serve_app.usage import told_usage
 
-LEAST_WAIT_S = 10.0  # nothing is taken back sooner: a long prompt may be overtaken by short ones for a while
+LEAST_WAIT_S = 10.0
 BY_SAME = 32  # later requests that the same replica has answered
 BY_OTHERS = 64  # later ones that the variant's replicas have, while this one has begun nothing
+AS_LONG = 0.5  # of a prompt: shorter ones may overtake it
 LOOK_EVERY_S = 1.0
-MOST_LOOKED_AT = 64  # of a replica's requests at a time, the oldest first
-CUT = ("length", "max_tokens")  # why an answer ended that has all the tokens that it may have
-FORGET_S = 60.0  # after this long without a request a replica's marks are dropped
-
-logger = logging.getLogger("ray.serve")
+MOST_LOOKED_AT = 32  # of a replica's streams, and of its whole answers, at a time, the oldest first
+MOST_AT_ONCE = 8  # of a variant's requests: a second look is soon, and the budget of retries is for all
+FORGET_S = 60.0  # after this long without a request a variant's, or replica's, marks are dropped
+GENERATE = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")  # what queues in an engine
+CUT = ("length", "max_tokens", "max_output_tokens")  # why an answer ended that has all the tokens that it may have
 
 
 @dataclass(slots=True)
 class _Marks:
-    """What a replica, or a variant, has answered lately: numbers of requests, and how many tokens they had by the end."""
+    """What a replica, or a variant, has answered lately: numbers and sizes of requests, and how many tokens they had."""
 
-    begun: deque[int] = field(default_factory=lambda: deque(maxlen=2 * BY_OTHERS))
-    ended: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=2 * BY_OTHERS))
+    begun: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=2 * BY_SAME))
+    ended: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=2 * BY_SAME))
     last_s: float = 0.0
 
     def passed(self, wait: _Wait) -> int:
-        """Return how many of them came later than a request and have had as many tokens as that one can have."""
-        if wait.tokens == 1:
-            return sum(number > wait.number for number in self.begun)
-        return sum(number > wait.number and tokens >= wait.tokens for number, tokens in self.ended)
+        """Return how many of them came later than a request, are about as long and have had as many tokens as it can have."""
+        marks = self.begun if wait.is_stream else self.ended
+        least = wait.size * AS_LONG
+        return sum(number > wait.number and size >= least and tokens >= wait.tokens for number, size, tokens in marks)
+
+
+def _of_variant() -> _Marks:
+    return _Marks(deque(maxlen=2 * BY_OTHERS), deque(maxlen=2 * BY_OTHERS))
 
 
 @dataclass(eq=False, slots=True)
@@ -52,21 +61,29 @@ class _Wait:
     """A request that waits for its first byte, or for its whole answer."""
 
     number: int
-    sent_s: float
+    size: int  # bytes of the request
+    is_stream: bool
     tokens: int  # that it waits for at most
-    take_back: Callable[[], bool]
-    at: _Marks
+    sent_s: float
+    rescue: Callable[[], bool]
+
+
+@dataclass(slots=True)
+class _Replica:
+    marks: _Marks = field(default_factory=_Marks)
+    streams: dict[_Wait, None] = field(default_factory=dict)  # in the order in which they came
+    wholes: dict[_Wait, None] = field(default_factory=dict)  # the same: they wait longer, and must not hide streams
+    used_s: float = 0.0
 
 
 @dataclass(slots=True)
 class _Variant:
-    marks: _Marks = field(default_factory=_Marks)
-    replicas: dict[str, _Marks] = field(default_factory=dict)
-    waits: dict[str, dict[_Wait, None]] = field(default_factory=dict)  # by replica, in the order in which they came
+    marks: _Marks = field(default_factory=_of_variant)
+    replicas: dict[str, _Replica] = field(default_factory=dict)
 
 
 class Overtaken:
-    """Watches the requests of one Router, on its event loop, and has those taken back that are overtaken."""
+    """Watches the requests of one Router, on its event loop."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -76,66 +93,64 @@ class Overtaken:
 
     @contextlib.contextmanager
     def watch(
-        self, lease: Lease, attempt: Attempt, *, body: Mapping[str, Any], take_back: Callable[[], bool]
+        self, lease: Lease, attempt: Attempt, request: UpstreamRequest, *, body: Mapping[str, Any], rescue: Callable[[], bool]
     ) -> Iterator[None]:
         """Watch a request until its answer begins, which is when the block ends without an error.
 
         Args:
             lease: its place at the replica.
-            attempt: counts its tokens; its ``on_end`` is set before.
-            body: of the request. A whole answer that may become as long as it likes is not watched.
-            take_back: ends the wait, and returns whether it did; it may want to leave the request where it is.
+            attempt: reads what it had in the end; its ``on_end`` is set before.
+            request: what the replica gets. Requests that queue in no engine are not watched, nor are those of adapters, which
+                may have to be loaded.
+            body: of the request. A whole answer that may become as long as it likes is not watched either.
+            rescue: sends the request to a second replica; returns whether it did. It is called again while it does not.
         """
+        if request.adapter is not None or request.path.partition("?")[0] not in GENERATE:
+            yield
+            return
         variant = self._variants.setdefault(attempt.key, _Variant())
-        marks = variant.replicas.setdefault(lease.replica_id, _Marks())
-        tokens = 1 if attempt.is_stream else most_tokens(body)
-        wait = _Wait(next(self._numbers), self._clock(), tokens or 0, take_back, marks)
-        attempt.on_end = self._on_end(attempt, wait, variant, body=body)
-        waits = variant.waits.setdefault(lease.replica_id, {})
-        if tokens is not None:
+        replica = variant.replicas.setdefault(lease.replica_id, _Replica())
+        most = most_tokens(body)
+        needs = 1 if attempt.is_stream else most
+        wait = _Wait(next(self._numbers), len(request.body), attempt.is_stream, needs or 0, self._clock(), rescue)
+        replica.used_s = wait.sent_s
+        attempt.on_end = _marking(attempt, wait, (replica.marks, variant.marks), most=most if _has_one_choice(body) else None)
+        waits = replica.streams if wait.is_stream else replica.wholes
+        if needs is not None:
             waits[wait] = None
-            self._look_later()
+        self._look_later()
         try:
             yield
         finally:
             waits.pop(wait, None)
-        self._begun(wait, variant)
-
-    def look(self) -> None:
-        """Have those taken back that are overtaken now."""
-        now_s = self._clock()
-        for key, variant in list(self._variants.items()):
-            for replica_id, waits in list(variant.waits.items()):
-                due = [
-                    wait for wait, _ in zip(waits, range(MOST_LOOKED_AT), strict=False) if now_s - wait.sent_s >= LEAST_WAIT_S
-                ]
-                taken = sum(_is_overtaken(wait, variant) and wait.take_back() for wait in due)
-                if taken:
-                    logger.warning("%d requests are taken back from replica %s, which answers later ones", taken, replica_id)
-                if not waits and now_s - variant.replicas[replica_id].last_s > FORGET_S:
-                    del variant.waits[replica_id], variant.replicas[replica_id]
-            if not variant.waits:
-                del self._variants[key]
-
-    def _begun(self, wait: _Wait, variant: _Variant) -> None:
-        for marks in (wait.at, variant.marks):
-            marks.begun.append(wait.number)
+        for marks in (replica.marks, variant.marks):
+            marks.begun.append((wait.number, wait.size, 1))
             marks.last_s = self._clock()
 
-    def _on_end(
-        self, attempt: Attempt, wait: _Wait, variant: _Variant, *, body: Mapping[str, Any]
-    ) -> Callable[[Outcome], None]:
-        told = attempt.on_end
+    def look(self) -> None:
+        """Have those rescued that are overtaken now, and forget whom nobody asks any more."""
+        now_s = self._clock()
+        for key, variant in list(self._variants.items()):
+            self._rescue(variant, now_s)
+            for name, replica in list(variant.replicas.items()):
+                if not replica.streams and not replica.wholes and now_s - replica.used_s > FORGET_S:
+                    del variant.replicas[name]
+            if not variant.replicas:
+                del self._variants[key]
 
-        def end(outcome: Outcome) -> None:
-            if told is not None:
-                told(outcome)
-            if outcome is Outcome.OK and body.get("n") in (None, 1):  # of several choices, each has but a part of the tokens
-                tokens = (most_tokens(body) if attempt.finish_reason in CUT else None) or attempt.tokens
-                for marks in (wait.at, variant.marks):
-                    marks.ended.append((wait.number, tokens))
-
-        return end
+    def _rescue(self, variant: _Variant, now_s: float) -> None:
+        left = MOST_AT_ONCE
+        for replica in variant.replicas.values():
+            for waits in (replica.streams, replica.wholes):
+                for wait in list(islice(waits, MOST_LOOKED_AT)):
+                    if not left or now_s - wait.sent_s < LEAST_WAIT_S:
+                        break
+                    if not _is_overtaken(wait, replica.marks, variant.marks):
+                        continue
+                    if not wait.rescue():
+                        break  # no place elsewhere, or no budget; it is looked at again
+                    left -= 1
+                    waits.pop(wait, None)  # once is enough
 
     def _look_later(self) -> None:
         if self._timer is None:
@@ -143,9 +158,11 @@ class Overtaken:
 
     def _look_again(self) -> None:
         self._timer = None
-        self.look()
-        if any(waits for variant in self._variants.values() for waits in variant.waits.values()):
-            self._look_later()
+        try:
+            self.look()
+        finally:
+            if self._variants:
+                self._look_later()
 
 
 def most_tokens(body: Mapping[str, Any]) -> int | None:
@@ -157,7 +174,39 @@ def most_tokens(body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _is_overtaken(wait: _Wait, variant: _Variant) -> bool:
-    if wait.at.passed(wait) >= BY_SAME:
+def _has_one_choice(body: Mapping[str, Any]) -> bool:
+    """Whether the tokens of an answer are those of one text."""
+    return body.get("n") in (None, 1) and body.get("best_of") in (None, 1) and not isinstance(body.get("prompt"), list)
+
+
+def _marking(attempt: Attempt, wait: _Wait, places: tuple[_Marks, ...], *, most: int | None) -> Callable[[Outcome], None]:
+    """Return an ``on_end`` that notes how many tokens an answer had; those of several texts, or without a limit, are not."""
+    told, number, size = attempt.on_end, wait.number, wait.size  # not the wait: it holds the request
+
+    def end(outcome: Outcome) -> None:
+        if told is not None:
+            told(outcome)
+        if outcome is Outcome.OK and most is not None:
+            tokens = _tokens(attempt, most)
+            for marks in places:
+                marks.ended.append((number, size, tokens))
+
+    return end
+
+
+def _tokens(attempt: Attempt, most: int) -> int:
+    """Return how many tokens an answer had, at least."""
+    if not attempt.is_stream:
+        return attempt.tokens
+    if (usage := told_usage(attempt.tail)) is not None:
+        return usage.completion
+    # Its pieces may hold several events each, and some hold no token; what was cut has all it may have, unless the context was
+    # what cut it.
+    is_full = attempt.finish_reason in CUT and 2 * attempt.pieces >= most
+    return most if is_full else max(0, attempt.pieces - 3)
+
+
+def _is_overtaken(wait: _Wait, at: _Marks, everywhere: _Marks) -> bool:
+    if at.passed(wait) >= BY_SAME:
         return True
-    return wait.at.last_s < wait.sent_s and variant.marks.passed(wait) >= BY_OTHERS
+    return at.last_s < wait.sent_s and everywhere.passed(wait) >= BY_OTHERS

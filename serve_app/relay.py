@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from serve_app.adapter_errand import AdapterErrand
@@ -66,12 +67,10 @@ class Relay:
         self._view = view
         self._targets = Targets(view=view, pool=pool, wake=wake)
         self.budgets = RetryBudgets(clock=watchers.attempts.clock)
-        self.hedges = Hedges(targets=self._targets, pool=pool, view=view, may_send=self.budgets.take)
+        self.hedges = Hedges(targets=self._targets, pool=pool, view=view, budgets=self.budgets)
         self._misses = Misses(targets=self._targets, pool=pool, budgets=self.budgets)
         self._overtaken = Overtaken(clock=watchers.attempts.clock)
-        self._continuations = Continuations(
-            upstream=upstream, pool=pool, attempts=watchers.attempts, overtaken=self._overtaken, view=view
-        )
+        self._continuations = Continuations(upstream=upstream, pool=pool, attempts=watchers.attempts, view=view)
 
     async def send(self, call: Call, model: RoutedModel, adapter: RoutedAdapter | None = None) -> Reply:
         """Send a request for a model, or an adapter of it, to a replica and return the answer, as ``Gateway.relay`` says."""
@@ -129,8 +128,7 @@ class Relay:
                 async with asyncio.timeout(self._patience_s(errand)) as limit:
                     self._allow_withdrawal(attempt, errand, limit)
                     end_when_lost(limit, lease)
-                    take_back = functools.partial(self._misses.take_back, lease, errand, attempt=attempt, limit=limit)
-                    with self._overtaken.watch(lease, attempt, body=errand.call.body, take_back=take_back):
+                    with self._watch(lease, errand, attempt, began_s=began_s, limit=limit):
                         reply = await self._answer(lease, errand, attempt)
             self._pool.begin(lease)
             record.begin_answer()
@@ -140,7 +138,8 @@ class Relay:
                 errand.call.permit.charge(prompt_estimate(errand.call.raw))
             raise
         except MISSES as err:
-            self._misses.see(err, lease, errand, attempt=attempt)
+            if not self.hedges.concede(lease, attempt):
+                self._misses.see(err, lease, errand, attempt=attempt)
         except BaseException:
             attempt.discard()
             raise
@@ -148,6 +147,17 @@ class Relay:
             if reply is None or isinstance(reply.body, bytes):
                 lease.release()
         return reply
+
+    def _watch(
+        self, lease: Lease, errand: Errand, attempt: Attempt, *, began_s: float, limit: asyncio.Timeout
+    ) -> AbstractContextManager[None]:
+        """Have the request sent to a second replica, too, when later ones overtake it; a hedged one goes there by the clock."""
+        model = self._view().models.get(errand.model)
+        if errand.was_rescued or model is None or model.hedge_after_s is not None:
+            return nullcontext()
+        ask = functools.partial(self._try, errand=errand, began_s=began_s)
+        rescue = functools.partial(self.hedges.rescue, ask, lease, errand, attempt=attempt, limit=limit)
+        return self._overtaken.watch(lease, attempt, errand.request, body=errand.call.body, rescue=rescue)
 
     def _go_on(self, errand: Errand, deadline_s: float) -> float:
         """Return until when the request may wait now. Raises what it was told last where no time is left for another."""

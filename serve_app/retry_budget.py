@@ -38,13 +38,17 @@ class RetryBudget:
 
     def take(self, limits: RetryBudgetConfig) -> bool:
         """Count a retry, if there may be one more."""
-        now = self._now()
-        # Rounding must not cost a retry that is whole but for the last digit, as of 5 times 0.2.
-        if self._retries + 1 > limits.ratio * self._requests + limits.min_per_s * WINDOW_S + 1e-9:
+        if not self.has_room(limits):
             return False
-        now.retries += 1
+        self._now().retries += 1
         self._retries += 1
         return True
+
+    def has_room(self, limits: RetryBudgetConfig) -> bool:
+        """Whether there may be one more retry."""
+        self._now()
+        # Rounding must not cost a retry that is whole but for the last digit, as of 5 times 0.2.
+        return self._retries + 1 <= limits.ratio * self._requests + limits.min_per_s * WINDOW_S + 1e-9
 
     def _now(self) -> _Second:
         number = int(self._clock())
@@ -70,16 +74,20 @@ class RetryBudgets:
 
     def deposit(self, model: str) -> None:
         """Count a request. Only for models that are served: a name costs memory."""
-        budget = self._budgets.get(model)
-        if budget is None:
-            budget = self._budgets[model] = RetryBudget(clock=self._clock)
-        budget.deposit()
+        self._of(model).deposit()
+
+    def has_room(self, model: str) -> bool:
+        """Whether one more request may be sent once more; nothing is counted."""
+        return self._of(model).has_room(self.limits)
 
     def take(self, model: str) -> bool:
         """Return whether one more request may be sent once more, and count that."""
+        may = self._of(model).take(self.limits)
+        (self.taken if may else self.refused)[model] += 1
+        return may
+
+    def _of(self, model: str) -> RetryBudget:
         budget = self._budgets.get(model)
         if budget is None:
             budget = self._budgets[model] = RetryBudget(clock=self._clock)
-        may = budget.take(self.limits)
-        (self.taken if may else self.refused)[model] += 1
-        return may
+        return budget

@@ -19,7 +19,7 @@ import psutil
 from serve_app.apps import build_schema
 from serve_app.cluster import OBJECT_STORE_BYTES, ROOT, serve_environment
 from serve_app.config import PlatformConfig
-from serve_app.haproxy import write_starter
+from serve_app.haproxy import BINARY_PATH, write_starter
 from serve_app.settings import INTERNAL_TOKEN, new_token
 from tests.chaos.disk import Disk
 from tests.chaos.network import Network
@@ -260,7 +260,7 @@ class ChaosCluster:
     def _environment(self, folder: Path) -> dict[str, str]:
         for name in ("h", "t"):
             (folder / name).mkdir()
-        write_starter(folder / "h" / "haproxy")
+        assert write_starter(folder / "h" / "haproxy")
         # Ports are the same on every node, as in pods; each has its own files.
         self._serve = self._serve or serve_environment(folder)
         files = {key: value for key, value in serve_environment(folder).items() if str(folder) in value}
@@ -268,6 +268,7 @@ class ChaosCluster:
             **os.environ,
             **self._serve,
             **files,
+            BINARY_PATH: str(folder / "h" / "haproxy"),
             **AS_PODS,
             "RAY_REDIS_ADDRESS": f"{self._network.gateway}:{REDIS_PORT}",
             "RAY_worker_niceness": str(NICER_BY),

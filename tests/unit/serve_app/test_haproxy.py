@@ -118,6 +118,23 @@ def test_the_haproxy_that_an_operator_chose_is_started(tmp_path: Path, monkeypat
     assert done.stdout == "mine -v\n"
 
 
+def test_an_empty_choice_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BINARY_PATH, "")
+    assert write_starter(tmp_path / "starter")
+
+
+def test_the_wrapper_is_not_its_own_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_starter(tmp_path / "starter")
+    monkeypatch.setenv(BINARY_PATH, str(tmp_path / "starter"))
+    with pytest.raises(ValueError, match=f"{BINARY_PATH} names .*/starter already; unset it"):
+        write_starter(tmp_path / "starter")
+
+
+def test_a_folder_from_which_nothing_can_be_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: "starter" not in str(path))
+    assert not write_starter(tmp_path / "starter")
+
+
 def test_an_image_writes_it_by_a_command(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "serve_app.haproxy", str(tmp_path / "haproxy")], timeout=60, check=True)
     assert (tmp_path / "haproxy").stat().st_mode & 0o111

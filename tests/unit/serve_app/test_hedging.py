@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from serve_app.call import Call, Reply
+from serve_app.config_router import RetryBudgetConfig
 from serve_app.engine_errors import UpstreamRejected
 from serve_app.errors import PlatformError, Unavailable
 from serve_app.gateway import Gateway
@@ -161,20 +162,14 @@ async def test_nobody_waits_for_a_second_place(replicas: int, taken: int, monkey
 async def test_a_spent_budget_of_retries_sends_nothing_twice() -> None:
     slow = Held()
     it = hedged(slow)
-    asked: list[str] = []
-
-    def refuse(model: str) -> bool:
-        asked.append(model)
-        return False
-
-    it.hedges._may_send = refuse
+    it.budgets.limits = RetryBudgetConfig(ratio=0, min_per_s=0)
     sent = asyncio.create_task(send(it))
-    await until(lambda: asked)
+    await until(lambda: it.budgets.refused)
     await turns()
     assert leases_of(it) == 1
     slow.may_come.set()
     await sent
-    assert (len(upstream_of(it).asked), asked, it.hedges.counts) == (1, ["chat"], {})
+    assert (len(upstream_of(it).asked), it.budgets.refused, it.hedges.counts) == (1, {"chat": 1}, {})
 
 
 async def test_a_failure_waits_for_the_other_ones_answer() -> None:

@@ -1,10 +1,12 @@
-"""Requests that a replica holds while later ones are answered go to another one; all others stay where they are."""
+"""Requests that later ones overtake go to a second replica as well, and the first answer counts; all others wait on."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 
 from serve_app.call import Reply
 from serve_app.config_router import RetryBudgetConfig
-from serve_app.gateway import Gateway
-from serve_app.overtaken import BY_OTHERS, BY_SAME, LEAST_WAIT_S, most_tokens
+from serve_app.engine_errors import UpstreamRejected
+from serve_app.overtaken import BY_OTHERS, BY_SAME, FORGET_S, LEAST_WAIT_S, MOST_AT_ONCE, MOST_LOOKED_AT, Overtaken, most_tokens
 from serve_app.rollout.telemetry import Outcome
 from tests.unit.serve_app.fakes import (
     SSE,
@@ -30,65 +32,84 @@ from tests.unit.serve_app.fakes import (
     turns,
     upstream_of,
 )
+from tests.unit.serve_app.virtual_time import run_virtually
 
 DONE = (b"data: {}\n\n", b"data: [DONE]\n\n")
-STREAM = {"model": "chat", "stream": True}
+STREAM = {"model": "chat", "stream": True, "max_tokens": 8}
 WHOLE = {"model": "chat", "max_tokens": 8}
+BODIES = pytest.mark.parametrize("body", [STREAM, WHOLE], ids=["stream", "whole"])
+RESCUED = FakeResponse((b'{"from": "second"}',))
 
 
 class Lab:
     """Two replicas, ``r0`` and ``r1``, of which tests say what each answers next."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, *, max_leases: int = 500, hedge_after_s: float | None = None) -> None:
         self.clock = FakeClock()
         self.it = gateway(clock=self.clock)
-        routing = document(models=(model(("stable", 100), max_leases=500),), **changes)
-        self.it.update(snapshot(entry("r0"), entry("r1"), routing=routing))
-        self.hung: list[asyncio.Task[Reply]] = []
+        chat = model(("stable", 100), max_leases=max_leases).model_copy(update={"hedge_after_s": hedge_after_s})
+        self.routing = document(models=(chat,))
+        self.it.update(snapshot(entry("r0"), entry("r1"), routing=self.routing))
 
-    async def ask(self, body: Mapping[str, Any], answer: Answer, *, at: str) -> Reply:
-        """Return what one replica answers; the other one has gone from the directory for the moment."""
+    @property
+    def watch(self) -> Overtaken:
+        return self.it._relay._overtaken
+
+    @property
+    def asked(self) -> list[str]:
+        return upstream_of(self.it).asked
+
+    def send(self, body: Mapping[str, Any], *, path: str = "/v1/chat/completions") -> asyncio.Task[Reply]:
+        raw = json.dumps(body).encode()
+        asked = replace(call(path=path), body=body, raw=raw)
+        return asyncio.create_task(self.it.relay(asked, self.it.view.models["chat"]))
+
+    async def ask(self, body: Mapping[str, Any], answer: Answer, *, at: str, path: str = "/v1/chat/completions") -> Reply:
+        """Return what one replica answers; the other one has no place at this moment."""
+        asking = await self.begin(body, answer, at=at, path=path)
+        return asking.result()
+
+    async def begin(
+        self, body: Mapping[str, Any], answer: Answer, *, at: str, path: str = "/v1/chat/completions"
+    ) -> asyncio.Task[Reply]:
         upstream_of(self.it).answers[:] = [answer]
-        self._know(at)
-        asking = asyncio.create_task(self._relay(body))
-        await turns()
-        self._know("r0", "r1")
-        if asking.done():
-            return asking.result()
-        self.hung.append(asking)
-        return await asyncio.shield(asking)
-
-    async def hang(self, body: Mapping[str, Any], *, at: str) -> asyncio.Task[Reply]:
-        """Send a request that a replica never answers."""
-        waiting = asyncio.create_task(self.ask(body, never, at=at))
+        self.open(at)
+        asking = self.send(body, path=path)
         await turns(12)
-        waiting.cancel()
-        await turns()
-        return self.hung[-1]
+        self.open("r0", "r1")
+        assert self.asked[-1] == f"http://{at}"
+        return asking
 
-    async def answered(self, count: int, *, at: str, tokens: int = 8, body: Mapping[str, Any] = STREAM) -> None:
+    async def hang(self, body: Mapping[str, Any], *, at: str = "r0", path: str = "/v1/chat/completions") -> asyncio.Task[Reply]:
+        """Send a request that a replica never answers."""
+        return await self.begin(body, never, at=at, path=path)
+
+    async def answered(
+        self, count: int, *, at: str, body: Mapping[str, Any] = STREAM, answer: Callable[[], FakeResponse] | None = None
+    ) -> None:
         """Have a replica answer some more requests."""
         for _ in range(count):
-            reply = await self.ask(body, whole(tokens) if body is WHOLE else stream(), at=at)
+            made = answer() if answer is not None else stream(8) if body.get("stream") else whole(8)
+            reply = await self.ask(body, made, at=at)
             if not isinstance(reply.body, bytes):
-                assert [piece async for piece in reply.body] == [*DONE]
+                assert [piece async for piece in reply.body][-1].endswith(DONE[-1])
 
-    async def look(self, after_s: float = LEAST_WAIT_S) -> None:
+    async def look(self, after_s: float = LEAST_WAIT_S, answer: Answer = RESCUED) -> None:
         """Let some time pass and have the Router look at what waits."""
         self.clock.now_s += after_s
-        upstream_of(self.it).answers[:] = [whole(3)]
-        self.it._relay._overtaken.look()
+        upstream_of(self.it).answers[:] = [answer]
+        self.watch.look()
         await turns(12)
 
-    async def _relay(self, body: Mapping[str, Any]) -> Reply:
-        asked = replace(call(), body=body, raw=json.dumps(body).encode())
-        return await self.it.relay(asked, self.it.view.models["chat"])
-
-    def _know(self, *names: str) -> None:
+    def open(self, *names: str) -> None:
+        """Let only these have a place."""
         for name, replica in self.it.pool._replicas.items():
             index = replica.home._index
             if index.is_open[replica.seat] != (name in names):
                 (index.open if name in names else index.close)(replica.seat)
+
+    def outcomes(self) -> dict[Outcome, int]:
+        return dict(self.it.attempts.stats(("chat", "stable")).outcomes)
 
 
 async def never() -> FakeResponse:
@@ -96,158 +117,340 @@ async def never() -> FakeResponse:
     raise AssertionError
 
 
-def stream() -> FakeResponse:
-    return FakeResponse(DONE, content_type=SSE)
+def stream(tokens: int, *, reason: str = "length", pieces: int | None = None) -> FakeResponse:
+    """Return a stream of so many tokens, a piece for each, with a role, a reason and an end."""
+    last = b"data: " + json.dumps({"choices": [{"delta": {}, "finish_reason": reason}]}).encode() + b"\n\n"
+    count = 1 + tokens if pieces is None else pieces - 2
+    return FakeResponse((*[DONE[0]] * count, last, DONE[-1]), content_type=SSE)
 
 
 def whole(tokens: int) -> FakeResponse:
-    return FakeResponse((json.dumps({"usage": {"completion_tokens": tokens}}).encode(),))
+    return FakeResponse((json.dumps({"usage": {"prompt_tokens": 1, "completion_tokens": tokens}}).encode(),))
 
 
-def outcomes(it: Gateway) -> dict[Outcome, int]:
-    return dict(it.attempts.stats(("chat", "stable")).outcomes)
-
-
-async def leave(asking: asyncio.Task[Reply], it: Gateway) -> None:
-    """End a request that still waits, as its client would."""
-    assert not asking.done()
-    asking.cancel()
-    await turns()
-    assert leases_of(it) == 0
-
-
-@pytest.mark.parametrize("body", [STREAM, WHOLE], ids=["stream", "whole"])
-async def test_a_request_that_dozens_of_later_ones_overtook_is_answered_elsewhere(body: Mapping[str, Any]) -> None:
-    lab = Lab()
-    asking = await lab.hang(body, at="r0")
-    await lab.answered(BY_SAME, at="r0", body=body)
-    await lab.look()
-    assert asking.result().body == b'{"usage": {"completion_tokens": 3}}'
-    assert upstream_of(lab.it).asked[0] == "http://r0"
-    assert upstream_of(lab.it).asked[-1] == "http://r1"
-    assert leases_of(lab.it) == 0
-    assert outcomes(lab.it) == {Outcome.OK: BY_SAME + 1, Outcome.TIMEOUT: 1}
-
-
-@pytest.mark.parametrize("body", [STREAM, WHOLE], ids=["stream", "whole"])
-async def test_so_is_one_at_a_replica_that_answers_nothing_while_the_others_do(body: Mapping[str, Any]) -> None:
-    lab = Lab()
-    asking = await lab.hang(body, at="r0")
-    await lab.answered(BY_OTHERS, at="r1", body=body)
-    await lab.look()
-    assert asking.result().body == b'{"usage": {"completion_tokens": 3}}'
+async def leave(lab: Lab, *asked: asyncio.Task[Reply]) -> None:
+    """End requests that still wait, as their clients would."""
+    for asking in asked:
+        assert not asking.done()
+        asking.cancel()
+    await turns(12)
     assert leases_of(lab.it) == 0
 
 
 async def stays(lab: Lab, asking: asyncio.Task[Reply], after_s: float = LEAST_WAIT_S) -> None:
+    count = len(lab.asked)
     await lab.look(after_s)
-    await leave(asking, lab.it)
-    assert Outcome.TIMEOUT not in outcomes(lab.it)
+    assert len(lab.asked) == count
+    await leave(lab, asking)
+
+
+@BODIES
+async def test_a_request_that_dozens_of_later_ones_overtook_is_answered_elsewhere(body: Mapping[str, Any]) -> None:
+    lab = Lab()
+    asking = await lab.hang(body)
+    await lab.answered(BY_SAME, at="r0", body=body)
+    await lab.look()
+    assert asking.result().body == RESCUED.parts[0]
+    assert lab.asked[-1] == "http://r1"
+    assert leases_of(lab.it) == 0
+    assert lab.outcomes() == {Outcome.OK: BY_SAME + 1, Outcome.ABANDONED: 1}  # it says nothing of the variant
+    assert lab.it.hedges.counts == {("chat", "stable", "won"): 1}
+
+
+@BODIES
+async def test_so_is_one_at_a_replica_that_answers_nothing_while_the_others_do(body: Mapping[str, Any]) -> None:
+    lab = Lab()
+    asking = await lab.hang(body)
+    await lab.answered(BY_OTHERS, at="r1", body=body)
+    await lab.look()
+    assert asking.result().body == RESCUED.parts[0]
+    assert leases_of(lab.it) == 0
+
+
+async def test_the_first_replica_may_still_answer_first() -> None:
+    lab = Lab()
+    may_come = asyncio.Event()
+
+    async def late() -> FakeResponse:
+        await may_come.wait()
+        return whole(1)
+
+    asking = await lab.begin(STREAM, late, at="r0")
+    await lab.answered(BY_SAME, at="r0")
+    await lab.look(answer=never)
+    assert lab.asked[-1] == "http://r1"
+    may_come.set()
+    await turns(12)
+    assert asking.result().body == whole(1).parts[0]
+    assert leases_of(lab.it) == 0
+    assert lab.outcomes() == {Outcome.OK: BY_SAME + 1, Outcome.ABANDONED: 1}
+    assert lab.it.hedges.counts == {("chat", "stable", "lost"): 1}
+
+
+async def test_a_second_replica_that_fails_it_changes_nothing() -> None:
+    lab = Lab()
+    asking = await lab.hang(STREAM)
+    await lab.answered(BY_SAME, at="r0")
+    await lab.look(answer=FakeResponse((b"oops",), status=500))
+    assert lab.asked[-1] == "http://r1"
+    await stays(lab, asking, 3600.0)
+
+
+async def test_what_the_first_replica_fails_then_the_second_one_answers() -> None:
+    lab = Lab()
+    may_fail, may_come = asyncio.Event(), asyncio.Event()
+
+    async def late(may: asyncio.Event, answer: FakeResponse) -> FakeResponse:
+        await may.wait()
+        return answer
+
+    asking = await lab.begin(STREAM, lambda: late(may_fail, FakeResponse((b"oops",), status=500)), at="r0")
+    await lab.answered(BY_SAME, at="r0")
+    await lab.look(answer=lambda: late(may_come, RESCUED))
+    may_fail.set()
+    await turns(12)
+    assert not asking.done()
+    may_come.set()
+    await turns(12)
+    assert asking.result().body == RESCUED.parts[0]
+    assert leases_of(lab.it) == 0
+
+
+async def test_a_request_that_is_to_blame_itself_is_told_so_at_once() -> None:
+    lab = Lab()
+    may_fail = asyncio.Event()
+
+    async def late() -> FakeResponse:
+        await may_fail.wait()
+        return FakeResponse((b'{"error": {"message": "no"}}',), status=400)
+
+    asking = await lab.begin(STREAM, late, at="r0")
+    await lab.answered(BY_SAME, at="r0")
+    await lab.look(answer=never)
+    may_fail.set()
+    await turns(12)
+    assert isinstance(asking.exception(), UpstreamRejected)
+    assert leases_of(lab.it) == 0
+
+
+async def test_a_client_that_leaves_ends_both() -> None:
+    lab = Lab()
+    asking = await lab.hang(STREAM)
+    await lab.answered(BY_SAME, at="r0")
+    await lab.look(answer=never)
+    assert leases_of(lab.it) == 2
+    await leave(lab, asking)
 
 
 async def test_one_that_few_have_overtaken_stays() -> None:
     lab = Lab()
-    asking = await lab.hang(STREAM, at="r0")
+    asking = await lab.hang(STREAM)
     await lab.answered(BY_SAME - 1, at="r0")
     await stays(lab, asking, 3600.0)
 
 
 async def test_one_that_has_not_waited_long_stays() -> None:
     lab = Lab()
-    asking = await lab.hang(STREAM, at="r0")
+    asking = await lab.hang(STREAM)
     await lab.answered(200, at="r0")
     await stays(lab, asking, LEAST_WAIT_S - 0.1)
 
 
 async def test_one_at_a_replica_that_goes_on_with_earlier_ones_stays_whatever_others_answer() -> None:
     lab = Lab()
-    asking = await lab.hang(STREAM, at="r0")
+    asking = await lab.hang(STREAM)
     lab.clock.now_s += 1
     await lab.answered(1, at="r0")
     await lab.answered(200, at="r1")
     await stays(lab, asking)
 
 
+@BODIES
+async def test_a_long_prompt_may_be_overtaken_by_any_number_of_short_ones(body: Mapping[str, Any]) -> None:
+    lab = Lab()
+    asking = await lab.hang({**body, "messages": "x" * 100_000})
+    await lab.answered(200, at="r1", body=body)
+    await lab.answered(200, at="r0", body=body)
+    await stays(lab, asking)
+
+
 async def test_a_whole_answer_may_be_overtaken_by_any_number_of_shorter_ones() -> None:
     lab = Lab()
-    asking = await lab.hang(WHOLE, at="r0")
-    await lab.answered(200, at="r0", tokens=7, body=WHOLE)
+    asking = await lab.hang(WHOLE)
+    await lab.answered(200, at="r0", body=WHOLE, answer=lambda: whole(7))
     await stays(lab, asking)
 
 
-@pytest.mark.parametrize("of_later", [{"n": 8}, {"n": 2}], ids=str)
-async def test_several_choices_have_not_as_many_tokens_each(of_later: dict[str, Any]) -> None:
-    lab = Lab()
-    asking = await lab.hang(WHOLE, at="r0")
-    for _ in range(200):
-        await lab.ask({**WHOLE, **of_later}, whole(8 * 2), at="r0")
-    await stays(lab, asking)
+TOKENS = [
+    pytest.param({"n": 2}, lambda: whole(16), False, id="two-choices"),
+    pytest.param({"best_of": 2}, lambda: whole(16), False, id="best-of-two"),
+    pytest.param({"prompt": ["a", "b"]}, lambda: whole(16), False, id="two-prompts"),
+    pytest.param({"max_tokens": None}, lambda: whole(8), False, id="without-a-limit"),
+    pytest.param({"stream": True}, lambda: stream(8), True, id="stream-as-long-as-allowed"),
+    pytest.param({"stream": True}, lambda: stream(8, pieces=5), True, id="stream-in-few-pieces"),
+    pytest.param({"stream": True}, lambda: stream(8, reason="stop"), True, id="stream-that-ended-by-itself"),
+    pytest.param({"stream": True}, lambda: stream(7, reason="stop"), False, id="stream-that-is-shorter"),
+    pytest.param({"stream": True, "max_tokens": 7}, lambda: stream(7), False, id="stream-that-may-have-fewer"),
+    pytest.param({"stream": True, "max_tokens": 5_000}, lambda: stream(3), False, id="stream-cut-by-the-context"),
+]
 
 
-@pytest.mark.parametrize(
-    ("max_tokens", "reason", "is_overtaken"),
-    [(8, "length", True), (7, "length", False), (8, "stop", False)],
-    ids=["as-long-as-allowed", "allowed-fewer", "ended-by-itself"],
-)
-async def test_a_stream_that_was_cut_had_all_the_tokens_that_it_may_have(
-    max_tokens: int, reason: str, is_overtaken: bool
+@pytest.mark.parametrize(("later", "answer", "is_overtaken"), TOKENS)
+async def test_how_many_tokens_later_ones_had(
+    later: dict[str, Any], answer: Callable[[], FakeResponse], is_overtaken: bool
 ) -> None:
     lab = Lab()
-    asking = await lab.hang(WHOLE, at="r0")
-    last = json.dumps({"choices": [{"delta": {}, "finish_reason": reason}]}).encode()
-    for _ in range(BY_SAME):
-        cut = FakeResponse((b"data: {}\n\n", b"data: " + last + b"\n\n", b"data: [DONE]\n\n"), content_type=SSE)
-        reply = await lab.ask({**STREAM, "max_tokens": max_tokens}, cut, at="r0")
-        assert not isinstance(reply.body, bytes)
-        assert len([piece async for piece in reply.body]) == 3
+    asking = await lab.hang(WHOLE)
+    await lab.answered(BY_SAME, at="r0", body={**WHOLE, **later}, answer=answer)
     await lab.look()
     assert asking.done() is is_overtaken
     asking.cancel()
 
 
+async def test_what_a_stream_says_it_used_goes_before_its_pieces() -> None:
+    lab = Lab()
+    asking = await lab.hang(WHOLE)
+    usage = b'data: {"usage": {"prompt_tokens": 1, "completion_tokens": 8}}\n\n'
+    one_piece = FakeResponse((b"data: {}\n\n" + usage + DONE[-1],), content_type=SSE)
+    await lab.answered(BY_SAME, at="r0", answer=lambda: replace(one_piece))
+    await lab.look()
+    assert asking.done()
+
+
 async def test_a_whole_answer_that_may_become_as_long_as_it_likes_is_left_alone() -> None:
     lab = Lab()
-    asking = await lab.hang({"model": "chat"}, at="r0")
-    await lab.answered(200, at="r0", tokens=5_000, body=WHOLE)
+    asking = await lab.hang({"model": "chat"})
+    await lab.answered(200, at="r0", body=WHOLE, answer=lambda: whole(5_000))
     await stays(lab, asking)
 
 
-async def test_an_overtaken_request_stays_where_nobody_else_may_answer_it() -> None:
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/tokenize", "/v1/messages/count_tokens", "/v1/audio/transcriptions"])
+async def test_what_queues_in_no_engine_neither_overtakes_nor_is_overtaken(path: str) -> None:
     lab = Lab()
-    asking = await lab.hang(STREAM, at="r0")
+    asking = await lab.hang(STREAM)
+    for _ in range(200):
+        await lab.ask(WHOLE, whole(8), at="r0", path=path)
+    await stays(lab, asking)
+    other = await lab.hang(WHOLE, path=path)
     await lab.answered(200, at="r0")
-    lab.it.update(snapshot(entry("r0"), routing=document(models=(model(("stable", 100), max_leases=500),)), version=2))
+    await stays(lab, other)
+
+
+async def test_an_overtaken_request_stays_where_nobody_else_has_a_place_and_goes_when_one_has() -> None:
+    lab = Lab()
+    asking = await lab.hang(STREAM)
+    await lab.answered(BY_SAME, at="r0")
+    lab.open("r0")
+    count = len(lab.asked)
+    await lab.look()
+    assert len(lab.asked) == count
+    lab.open("r0", "r1")
+    await lab.look(1)
+    assert asking.result().body == RESCUED.parts[0]
+
+
+async def test_the_only_replica_is_not_asked_twice() -> None:
+    lab = Lab()
+    asking = await lab.hang(STREAM)
+    await lab.answered(200, at="r0")
+    lab.it.update(snapshot(entry("r0"), routing=lab.routing, version=2))
     await stays(lab, asking)
 
 
-async def test_an_overtaken_request_stays_while_the_budget_is_spent_and_goes_when_it_is_not() -> None:
+async def test_an_overtaken_request_stays_while_the_budget_is_spent_which_is_no_refusal() -> None:
     lab = Lab()
     lab.it.budgets.limits = RetryBudgetConfig(ratio=0, min_per_s=0)
-    asking = await lab.hang(STREAM, at="r0")
+    asking = await lab.hang(STREAM)
     await lab.answered(BY_SAME, at="r0")
+    count = len(lab.asked)
     await lab.look()
-    assert not asking.done()
+    assert len(lab.asked) == count
     lab.it.budgets.limits = RetryBudgetConfig()
     await lab.look(1)
-    assert asking.result().body == b'{"usage": {"completion_tokens": 3}}'
+    assert asking.result().body == RESCUED.parts[0]
+    assert not lab.it.budgets.refused
+    assert lab.it.budgets.taken == {"chat": 1}
 
 
-async def test_a_replica_that_answers_nothing_is_left_alone_in_the_end() -> None:
+async def test_a_model_that_is_hedged_is_left_to_its_clock() -> None:
+    lab = Lab(hedge_after_s=3600)
+    asking = await lab.hang(STREAM)
+    await lab.answered(200, at="r0")
+    await stays(lab, asking)
+
+
+async def test_a_replica_that_answers_nothing_is_left_alone_in_the_end_and_has_cost_its_variant_nothing() -> None:
     lab = Lab()
-    asked = [await lab.hang(STREAM, at="r0") for _ in range(5)]
+    asked = [await lab.hang(STREAM) for _ in range(5)]
     await lab.answered(BY_OTHERS, at="r1")
     await lab.look()
     assert all(asking.done() for asking in asked)
     assert lab.it.pool.ejected() == {"r0": Outcome.TIMEOUT}
+    assert Outcome.TIMEOUT not in lab.outcomes()
+
+
+async def test_many_are_rescued_a_few_at_a_time() -> None:
+    lab = Lab()
+    asked = [await lab.hang(STREAM) for _ in range(MOST_AT_ONCE + 3)]
+    await lab.answered(BY_OTHERS, at="r1")
+    await lab.look()
+    assert [asking.done() for asking in asked] == [True] * MOST_AT_ONCE + [False] * 3
+    await lab.look(1)
+    assert all(asking.done() for asking in asked)
+
+
+async def test_whole_answers_that_take_long_do_not_hide_a_stream() -> None:
+    lab = Lab()
+    long = [await lab.hang({**WHOLE, "max_tokens": 10_000}) for _ in range(MOST_LOOKED_AT)]
+    asking = await lab.hang(STREAM)
+    await lab.answered(BY_SAME, at="r0")
+    await lab.look()
+    assert asking.done()
+    await leave(lab, *long)
+
+
+def test_the_timer_looks_every_second_and_stops_when_nothing_is_left() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        lab = Lab()
+        lab.watch._clock = loop.time
+        asking = await lab.hang(STREAM)
+        await lab.answered(BY_SAME, at="r0")
+        upstream_of(lab.it).answers[:] = [RESCUED]
+        assert (await asyncio.wait_for(asking, 60)).body == RESCUED.parts[0]
+        assert LEAST_WAIT_S <= loop.time() <= LEAST_WAIT_S + 2
+        await asyncio.sleep(FORGET_S + 5)
+        assert lab.watch._timer is None
+
+    run_virtually(main())
 
 
 async def test_what_nobody_asks_any_more_is_forgotten() -> None:
     lab = Lab()
     await lab.answered(3, at="r0")
-    watch = lab.it._relay._overtaken
-    assert watch._variants
-    await lab.look(3600)
-    assert not watch._variants
+    await lab.ask({"model": "chat"}, whole(8), at="r1")  # not watched, but noted
+    assert lab.watch._variants
+    await lab.look(FORGET_S + 1)
+    assert not lab.watch._variants
+
+
+@BODIES
+async def test_no_request_outlives_its_answer(body: dict[str, Any]) -> None:
+    class Body(dict[str, Any]):
+        """A body that can be watched."""
+
+    lab = Lab()
+    gc.collect()
+    gc.disable()
+    try:
+        made = Body(body)
+        known = weakref.ref(made)
+        await lab.answered(1, at="r0", body=made)
+        del made
+        await turns()
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
