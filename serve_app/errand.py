@@ -36,6 +36,7 @@ class Errand:
     error: PlatformError | None = None  # what the last one that failed it said
     is_picked: bool = False  # it has been chosen where it goes, at least once
     rescue: tuple[asyncio.Task[Reply | None], Lease] | None = None  # the same request at a second replica, on its way
+    may_be_rescued: bool = False  # whoever waits for its answer would take one from there
     was_rescued: bool = False  # it had one
     is_anew: bool = False  # left to another one: the time that it took so far is not that one's
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
 from serve_app.affinity import prefix_key
@@ -70,8 +70,8 @@ class Hedges:
             return winner.result()
         finally:
             # Of a client that left, one attempt says so, and the other nothing.
-            beaten = [held for task, held in asked.items() if task is not winner and not (winner is None and held is lease)]
-            await self._end([task for task in asked if task is not winner], beaten)
+            losers = {task: held for task, held in asked.items() if task is not winner}
+            await self._end(losers, [held for held in losers.values() if not (winner is None and held is lease)])
 
     def rescue(self, ask: Ask, lease: Lease, errand: Errand, *, attempt: Attempt, limit: asyncio.Timeout) -> bool:
         """Send a request that others overtook to a second replica as well; return whether that was done.
@@ -79,7 +79,7 @@ class Hedges:
         Once, and only while ``answer`` waits for it: that returns the second answer, if it comes first, and ``limit`` ends the
         first wait. Nothing is done without a free place at another replica of the variant, or where the budget is spent.
         """
-        if not self._budgets.has_room(errand.model):
+        if not errand.may_go_on or not self._budgets.has_room(errand.model):
             return False
         try:
             second = self._second(lease, errand)
@@ -91,10 +91,15 @@ class Hedges:
             "replica %s holds a request that later ones overtook; %s gets it, too", lease.replica_id, second.replica_id
         )
         task = asyncio.create_task(ask(second))
-        errand.rescue, errand.was_rescued = (task, second), True
+        errand.rescue = (task, second)
+        errand.may_be_rescued, errand.was_rescued = False, True
 
         def end_first(task: _Asked) -> None:
-            if not task.cancelled() and _decides(task):
+            if task.cancelled():
+                return
+            if (error := task.exception()) is not None and not isinstance(error, PlatformError):
+                logger.error("a second attempt failed by a fault of the Router", exc_info=error)
+            if _decides(task):
                 attempt.is_beaten = True
                 with contextlib.suppress(RuntimeError):  # it has ended in the same moment
                     limit.reschedule(0.0)
@@ -106,6 +111,7 @@ class Hedges:
         """End an attempt whose rescue was quicker: the replica failed, though not for its variant; whether that was so."""
         if not attempt.is_beaten:
             return False
+        attempt.record = None  # the client has its answer from the other one
         attempt.end(Outcome.ABANDONED)
         self._pool.judge(lease, Outcome.TIMEOUT)
         return True
@@ -120,33 +126,42 @@ class Hedges:
 
     async def _answer_unless_beaten(self, ask: Ask, lease: Lease, errand: Errand) -> Reply | None:
         """Return what ``ask`` returns or raises for the lease, or, where that is nothing, for what ``rescue`` began."""
+        errand.may_be_rescued = not errand.was_rescued
         try:
             try:
                 reply = await ask(lease)
             except PlatformError as err:
-                if errand.rescue is None or _is_its_own_fault(err):
+                if errand.rescue is None or _is_its_own_fault(err) or (reply := await self._rescued(lease, errand)) is None:
                     raise
-                if (reply := await self._rescued(lease, errand)) is None:
-                    raise
-            if reply is None and errand.rescue is not None:
-                reply = await self._rescued(lease, errand)
+                return reply
+            if errand.rescue is None:
+                return reply
+            if reply is None:
+                return await self._rescued(lease, errand)
+            self.counts[errand.model, lease.variant, "lost"] += 1
             return reply
         finally:
+            errand.may_be_rescued = False
             if errand.rescue is not None:
                 (task, second), errand.rescue = errand.rescue, None
-                self.counts[errand.model, lease.variant, "lost"] += 1
-                await self._end([task], [second])
+                await self._end({task: second}, [second])
 
     async def _rescued(self, lease: Lease, errand: Errand) -> Reply | None:
         assert errand.rescue is not None  # noqa: S101  (the caller has looked)
-        (task, _), errand.rescue = errand.rescue, None
-        reply = await task
-        self.counts[errand.model, lease.variant, "lost" if reply is None else "won"] += 1
-        return reply
+        task, _ = errand.rescue
+        await asyncio.wait([task])  # unlike the task itself, it may be cancelled without the answer being lost
+        errand.rescue = None
+        is_won = task.exception() is None and task.result() is not None
+        self.counts[errand.model, lease.variant, "won" if is_won else "lost"] += 1
+        return task.result()
 
     def _second(self, lease: Lease, errand: Errand) -> Lease | None:
         """Return a place on another replica of the variant, where one is free now and may be used."""
-        target = self._targets.choose(errand)
+        answers = errand.call.answerer.variant
+        try:
+            target = self._targets.choose(errand)
+        finally:
+            errand.call.answerer.variant = answers  # which the choice would change, also where nothing comes of it
         if target.variant != lease.variant:
             return None
         prefix = prefix_key(errand.call.body, session_id=errand.call.session_id)
@@ -163,16 +178,17 @@ class Hedges:
         if has_second:
             self.counts[errand.model, first.variant, "lost" if won is first else "won"] += 1
 
-    async def _end(self, losers: Collection[_Asked], beaten: Collection[Lease]) -> None:
+    async def _end(self, losers: Mapping[_Asked, Lease], beaten: Collection[Lease]) -> None:
         """Cancel those that go on, and free what those hold that answered in the same moment."""
         self._beaten.update(beaten)
         for task in losers:
             task.cancel()
         replies = await asyncio.gather(*losers, return_exceptions=True)
         self._beaten.difference_update(beaten)
-        for reply in replies:
+        for reply, lease in zip(replies, losers.values(), strict=True):
             if isinstance(reply, Reply) and not isinstance(reply.body, bytes):
                 await reply.body.aclose()
+            lease.release()  # a task that was cancelled before its first step has not
 
 
 async def _decided(asked: Collection[_Asked]) -> _Asked:

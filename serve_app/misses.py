@@ -42,7 +42,7 @@ class Misses:
         """
         if not begins_events(first):
             raise Unreadable
-        if is_error_event(first) and (self._targets.has_spare(errand, lease.variant) or self._targets.has_other(errand, lease)):
+        if is_error_event(first) and self._may_spare(errand, lease):
             raise UpstreamRejected(500, first)
 
     def see(self, err: Exception, lease: Lease, errand: Errand, *, attempt: Attempt) -> None:
@@ -71,6 +71,30 @@ class Misses:
                 self._give_up(lease, errand, err)
             case _:
                 self._late(lease, errand, attempt)
+
+    def note(self, err: Exception, lease: Lease, errand: Errand, *, attempt: Attempt) -> None:
+        """Note the same of a second attempt: the first is not to pay for it. Raises what is the request's own fault."""
+        match err:
+            case ReplicaDraining():
+                attempt.discard()
+                self._pool.drain(lease.replica_id)
+            case ReplicaUnreachable():
+                _end_unreached(attempt, err)
+            case UpstreamRejected(is_engines_fault=False):
+                attempt.end(Outcome.REJECTED)
+                raise err
+            case UpstreamRejected() | Unreadable():
+                attempt.end(Outcome.SERVER_ERROR)
+            case _ if lease.is_lost:
+                attempt.end(Outcome.UNREACHABLE)
+            case _:
+                is_of_client = attempt.is_withdrawn or errand.call.deadline.is_over
+                attempt.end(Outcome.ABANDONED if is_of_client else Outcome.TIMEOUT)
+
+    def _may_spare(self, errand: Errand, lease: Lease) -> bool:
+        """Whether another replica may answer instead of this one, or is about to."""
+        has_other = errand.rescue is not None or self._targets.has_other(errand, lease)
+        return has_other or self._targets.has_spare(errand, lease.variant)
 
     def _miss_adapter(self, lease: Lease, errand: Errand, attempt: Attempt) -> None:
         assert isinstance(attempt, PairedAttempt)  # noqa: S101  (only an adapter's request is refused so)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ BY_SAME = 32  # later requests that the same replica has answered
 BY_OTHERS = 64  # later ones that the variant's replicas have, while this one has begun nothing
 AS_LONG = 0.5  # of a prompt: shorter ones may overtake it
 LOOK_EVERY_S = 1.0
-MOST_LOOKED_AT = 32  # of a replica's streams, and of its whole answers, at a time, the oldest first
+MOST_LOOKED_AT = 16  # of a replica's streams, and of its whole answers, at a time, the oldest first
+MOST_LOOKS = 128  # at a variant's requests at a time: streams stand still meanwhile
 MOST_AT_ONCE = 8  # of a variant's requests: a second look is soon, and the budget of retries is for all
 FORGET_S = 60.0  # after this long without a request a variant's, or replica's, marks are dropped
 GENERATE = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")  # what queues in an engine
@@ -139,22 +141,26 @@ class Overtaken:
                 del self._variants[key]
 
     def _rescue(self, variant: _Variant, now_s: float) -> None:
-        left = MOST_AT_ONCE
-        for replica in variant.replicas.values():
+        rescues, looks = MOST_AT_ONCE, MOST_LOOKS
+        for name in list(variant.replicas):
+            if not rescues or looks <= 0:
+                return
+            replica = variant.replicas[name] = variant.replicas.pop(name)  # the others come first next time
             for waits in (replica.streams, replica.wholes):
-                for wait in list(islice(waits, MOST_LOOKED_AT)):
-                    if not left or now_s - wait.sent_s < LEAST_WAIT_S:
-                        break
-                    if not _is_overtaken(wait, replica.marks, variant.marks):
-                        continue
-                    if not wait.rescue():
-                        break  # no place elsewhere, or no budget; it is looked at again
-                    left -= 1
-                    waits.pop(wait, None)  # once is enough
+                due = [wait for wait in islice(waits, MOST_LOOKED_AT) if now_s - wait.sent_s >= LEAST_WAIT_S]
+                looks -= len(due)
+                for wait in due:
+                    if rescues and _is_overtaken(wait, replica.marks, variant.marks):
+                        rescues -= 1
+                        del waits[wait]  # once is enough
+                        if not wait.rescue():
+                            waits[wait] = None  # no place elsewhere, or no budget, for now: others have their turn first
 
     def _look_later(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look_again)
+            # In no request's context: the timer outlives them.
+            context = contextvars.Context()
+            self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look_again, context=context)
 
     def _look_again(self) -> None:
         self._timer = None

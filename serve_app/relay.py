@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import json
 import logging
@@ -106,6 +107,7 @@ class Relay:
             sent_s = clock()
             ask = functools.partial(self._try, errand=errand, began_s=began_s)
             if (reply := await self.hedges.answer(ask, lease, errand)) is not None:
+                reply = _charged(reply, errand)
                 if model.shadow is None or call.variant is not None:
                     return reply
                 answered = Answered(errand.request, reply, prefix, clock() - sent_s)
@@ -115,7 +117,7 @@ class Relay:
             deadline_s = self._go_on(errand, deadline_s)
         raise errand.error or unreached(errand)
 
-    async def _try(self, lease: Lease, errand: Errand, began_s: float) -> Reply | None:
+    async def _try(self, lease: Lease, errand: Errand, began_s: float, *, is_first: bool = True) -> Reply | None:
         """Return the replica's answer, or None when another one is to be tried. Raises what the client is to hear."""
         attempt = self._begin(lease, errand, began_s)
         attempt.on_end = functools.partial(self._pool.judge, lease)
@@ -139,7 +141,7 @@ class Relay:
             raise
         except MISSES as err:
             if not self.hedges.concede(lease, attempt):
-                self._misses.see(err, lease, errand, attempt=attempt)
+                (self._misses.see if is_first else self._misses.note)(err, lease, errand, attempt=attempt)
         except BaseException:
             attempt.discard()
             raise
@@ -152,11 +154,12 @@ class Relay:
         self, lease: Lease, errand: Errand, attempt: Attempt, *, began_s: float, limit: asyncio.Timeout
     ) -> AbstractContextManager[None]:
         """Have the request sent to a second replica, too, when later ones overtake it; a hedged one goes there by the clock."""
-        model = self._view().models.get(errand.model)
-        if errand.was_rescued or model is None or model.hedge_after_s is not None:
+        if not errand.may_be_rescued:
             return nullcontext()
-        ask = functools.partial(self._try, errand=errand, began_s=began_s)
+        ask = functools.partial(self._try, errand=errand, began_s=began_s, is_first=False)
         rescue = functools.partial(self.hedges.rescue, ask, lease, errand, attempt=attempt, limit=limit)
+        # It is called by a timer, and its task is to be this request's: so are the lines that it logs.
+        rescue = functools.partial(contextvars.copy_context().run, rescue)
         return self._overtaken.watch(lease, attempt, errand.request, body=errand.call.body, rescue=rescue)
 
     def _go_on(self, errand: Errand, deadline_s: float) -> float:
@@ -204,14 +207,13 @@ class Relay:
                 leased = LeasedStream(response, lease, attempt=attempt, path=errand.request.path, first=first)
                 leased.watch(self._view().document.stream_idle_timeout_s)
                 stream = self._continuations.follow(leased, lease, errand)
-                return self._reply(response, _counted(stream, errand.call), lease, errand=errand)
+                return self._reply(response, stream, lease, errand=errand)
             body = await _whole(response)
         except BaseException:
             response.close()
             raise
         response.close()
         attempt.end(Outcome.OK, body)
-        errand.call.permit.charge(usage_of(body) or prompt_estimate(errand.call.raw))
         return self._reply(response, body, lease, errand=errand)
 
     def _reply(self, response: UpstreamResponse, body: bytes | ByteStream, lease: Lease, *, errand: Errand) -> Reply:
@@ -241,11 +243,15 @@ def _raw(call: Call) -> bytes:
     return json.dumps(with_usage(call.body, call.path)).encode()
 
 
-def _counted(stream: ByteStream, call: Call) -> ByteStream:
-    """Return the stream as it is, or one that charges its tokens."""
+def _charged(reply: Reply, errand: Errand) -> Reply:
+    """Return the reply that the client gets, charged now, or as a stream that charges its tokens."""
+    call = errand.call
+    if isinstance(reply.body, bytes):
+        call.permit.charge(usage_of(reply.body) or prompt_estimate(call.raw))
+        return reply
     if not call.permit.counts_tokens:
-        return stream
-    return metered(stream, call.permit, path=call.path, body=call.body, raw=call.raw)
+        return reply
+    return replace(reply, body=metered(reply.body, call.permit, path=call.path, body=call.body, raw=call.raw))
 
 
 async def _whole(response: UpstreamResponse) -> bytes:

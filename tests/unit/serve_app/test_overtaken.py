@@ -242,6 +242,29 @@ async def test_a_client_that_leaves_ends_both() -> None:
     await leave(lab, asking)
 
 
+async def test_so_is_one_whose_address_has_a_query() -> None:
+    lab = Lab()
+    asking = await lab.hang(STREAM, path="/v1/chat/completions?api-version=1")
+    await lab.answered(BY_SAME, at="r0")
+    await lab.look()
+    assert asking.done()
+
+
+async def test_earlier_requests_that_end_later_have_overtaken_nobody() -> None:
+    lab, may = Lab(), asyncio.Event()
+
+    async def late() -> FakeResponse:
+        await may.wait()
+        return whole(8)
+
+    earlier = [await lab.begin(WHOLE, late, at="r0") for _ in range(2 * BY_SAME)]
+    asking = await lab.hang(WHOLE)
+    may.set()
+    await turns(12)
+    assert all(each.done() for each in earlier)
+    await stays(lab, asking)
+
+
 async def test_one_that_few_have_overtaken_stays() -> None:
     lab = Lab()
     asking = await lab.hang(STREAM)
