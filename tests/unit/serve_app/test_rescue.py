@@ -28,7 +28,7 @@ from tests.unit.serve_app.fakes import (
     turns,
     upstream_of,
 )
-from tests.unit.serve_app.test_overtaken import RESCUED, STREAM, WHOLE, Lab, leave, never, stream, whole
+from tests.unit.serve_app.overtaking import RESCUED, STREAM, WHOLE, Lab, leave, never, stream, whole
 
 OOPS = FakeResponse((b"oops",), status=500)
 ERROR_EVENT = FakeResponse((b'data: {"error": {"message": "oom", "code": 500}}\n\n', b"data: [DONE]\n\n"), content_type=SSE)
