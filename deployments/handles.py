@@ -213,10 +213,11 @@ class HandleLedger:
 
 
 class HandleEmbedder:
-    """The embed stage over a handle."""
+    """The embed stage over a handle. ``try_s``: after which a call of one text or of none tries another replica."""
 
-    def __init__(self, app: str) -> None:
+    def __init__(self, app: str, *, try_s: float = TRY_S) -> None:
         self._handle = LazyHandle("Embedder", app)
+        self._try_s = try_s
 
     async def embed(self, texts: Sequence[str], *, budget_s: float | None = None) -> list[list[float]]:
         """Return one vector per text. Raises DeadlineExceeded: not within ``budget_s``, where it is given."""
@@ -226,34 +227,35 @@ class HandleEmbedder:
         def asked(left_s: float) -> Asked:
             return (list(texts),), traced if budget_s is None else {**traced, "budget_s": left_s}
 
-        vectors: list[list[float]] = await self._handle.read_within(_patience(texts, budget_s), "embed", asked)
+        vectors: list[list[float]] = await self._handle.read_within(self._patience(texts, budget_s), "embed", asked)
         return vectors
 
     async def count_tokens(self, texts: Sequence[str], *, must_fit: bool = False) -> int:
         """Return how many tokens are read of the texts together. Raises BadRequest: one that must fit does not."""
         asked = (list(texts),), {"must_fit": must_fit}
-        return int(await self._handle.read_within(_patience(texts, None), "count_tokens", lambda _: asked))
+        return int(await self._handle.read_within(self._patience(texts, None), "count_tokens", lambda _: asked))
 
     async def describe(self) -> EmbeddingFingerprint:
         """Return what the vectors are."""
-        fingerprint: EmbeddingFingerprint = await self._handle.read_within(Patience(), "describe", lambda _: ((), {}))
+        patience = Patience(try_s=self._try_s)
+        fingerprint: EmbeddingFingerprint = await self._handle.read_within(patience, "describe", lambda _: ((), {}))
         return fingerprint
 
-
-def _patience(texts: Sequence[str], budget_s: float | None) -> Patience:
-    return Patience(EMBED_S if budget_s is None else budget_s, max(TRY_S, TEXT_S * len(texts)))
+    def _patience(self, texts: Sequence[str], budget_s: float | None) -> Patience:
+        return Patience(EMBED_S if budget_s is None else budget_s, max(self._try_s, TEXT_S * len(texts)))
 
 
 class HandleEmbedders(Mapping[str, HandleEmbedder]):
     """Embedders by name; the routing document decides which names are asked for."""
 
-    def __init__(self, app_of: Callable[[str], str]) -> None:
+    def __init__(self, app_of: Callable[[str], str], *, try_s: float = TRY_S) -> None:
         self._app_of = app_of
+        self._try_s = try_s
         self._embedders: dict[str, HandleEmbedder] = {}
 
     def __getitem__(self, name: str) -> HandleEmbedder:
         if name not in self._embedders:
-            self._embedders[name] = HandleEmbedder(self._app_of(name))
+            self._embedders[name] = HandleEmbedder(self._app_of(name), try_s=self._try_s)
         return self._embedders[name]
 
     def __iter__(self) -> Iterator[str]:

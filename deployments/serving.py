@@ -16,6 +16,7 @@ from deployments.rollout_audit import AuditedRollouts
 from deployments.rollout_metrics import RolloutMetrics
 from deployments.state import BlobState, ClusterState
 from deployments.stores.opening import open_store
+from deployments.tries import INNER_TRY_S
 from serve_app.config import EmbedderConfig, RetrieverConfig, VectorStoreConfig
 
 
@@ -41,7 +42,7 @@ class ServedRetriever(Retriever):
         super().__init__(
             [(embedder, collection) for embedder, collection in bindings],
             open_store(VectorStoreConfig.model_validate(store)),
-            embedders=HandleEmbedders(embedder_app),
+            embedders=HandleEmbedders(embedder_app, try_s=INNER_TRY_S),
             max_concurrent_searches=RetrieverConfig.model_validate(config).max_concurrent_searches,
         )
         await self.verify()

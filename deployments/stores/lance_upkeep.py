@@ -26,7 +26,12 @@ async def cover_key(table: AsyncTable) -> None:
         if not has_key(await table.schema()):
             await table.set_unenforced_primary_key(KEY_COLUMN)
 
-    await committed(table, cover)
+    try:
+        await committed(table, cover)
+    except ValueError:  # another process was faster
+        await table.checkout_latest()  # type: ignore[no-untyped-call]
+        if not has_key(await table.schema()):
+            raise
 
 
 async def cover_attributes(table: AsyncTable) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from deployments.stores.fusion import fuse
 from deployments.stores.lance_commits import committed, connected, created
@@ -15,7 +14,6 @@ from deployments.stores.lance_filters import attribute_updates, condition
 from deployments.stores.lance_rows import (
     CHUNK_COLUMNS,
     KEY_COLUMN,
-    TEXT_COLUMN,
     VECTOR_COLUMN,
     check_name,
     fingerprint_in,
@@ -25,7 +23,9 @@ from deployments.stores.lance_rows import (
     to_chunk,
     to_table,
 )
+from deployments.stores.lance_search import Question, matching, nearest
 from deployments.stores.lance_upkeep import cover_attributes, cover_key, cover_some_rows, index_of
+from deployments.stores.mounts import StoreFolder
 from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, Vector
 from serve_app.errors import EmbeddingMismatch, EmptyCollection, Unavailable
 from serve_app.filters import Filter, Scalar
@@ -49,6 +49,8 @@ class LanceStore:
     Writes are single commits, so a reader sees a batch whole or not at all, and an interrupted run leaves whole
     batches behind that a rerun completes. Other processes see a commit after at most ``refresh_s`` seconds. Several
     processes may write to one collection: of two versions of a document that are written at once, one stays, whole.
+    A folder whose volume goes away under a store is told from an empty store by whoever had found a collection in it
+    before: every call of it raises Unavailable.
 
     Args:
         uri: folder or s3:// URI; a missing folder is created by the first write.
@@ -59,6 +61,7 @@ class LanceStore:
 
     def __init__(self, uri: str, *, refresh_s: float = 1.0, vector_index_rows: int = 100_000) -> None:
         self._uri = uri
+        self._folder = StoreFolder(uri)
         self._refresh = timedelta(seconds=refresh_s)
         self._vector_index_rows = vector_index_rows
         self._connection: AsyncConnection | None = None
@@ -75,21 +78,11 @@ class LanceStore:
             EmbeddingMismatch: it exists with another fingerprint.
             BadRequest: the name is unfit, or the table was not made by Manta.
         """
-        table = await self._find(collection)
-        if table is None:
-            table = await self._make(collection, schema_for(fingerprint))
-        stored = fingerprint_in(await table.schema(), collection)
-        if stored != fingerprint:
-            raise EmbeddingMismatch(collection, str(stored), str(fingerprint))
-        await cover_key(table)
+        await self._anew(collection, lambda: self._create(collection, fingerprint))
 
     async def documents(self, collection: str) -> Mapping[str, str]:
         """Return document id -> content hash of every stored document; empty when there is no collection."""
-        table = await self._find(collection)
-        if table is None:
-            return {}
-        rows = await table.query().where("ordinal = 0").select(["document_id", "content_hash"]).to_arrow()
-        return dict(zip(rows["document_id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True))
+        return await self._retry_on_stale(collection, lambda: self._documents(collection))
 
     async def replace_documents(self, collection: str, documents: Sequence[EmbeddedDocument]) -> None:
         """Store the documents in one commit, each in place of what it was.
@@ -98,46 +91,20 @@ class LanceStore:
             EmptyCollection: the collection was not created.
             ValueError: a document without chunks, or a vector of another length than the collection's.
         """
-        if not documents:
-            return
-        table = await self._get(collection)
-        await cover_attributes(table)
-        rows = to_table(documents, await table.schema())
-        merge = (
-            table.merge_insert(KEY_COLUMN)
-            .when_matched_update_all()
-            .when_not_matched_insert_all()
-            .when_not_matched_by_source_delete(is_one_of("document_id", [d.document_id for d in documents]))
-        )
-        await committed(table, lambda: merge.execute(rows))
-        await cover_some_rows(table)
+        if documents:
+            await self._anew(collection, lambda: self._replace_documents(collection, documents))
 
     async def delete_documents(self, collection: str, document_ids: Sequence[str]) -> int:
         """Delete documents with their chunks; return how many chunks went."""
-        table = await self._find(collection)
-        if table is None or not document_ids:
-            return 0
-        before = await table.count_rows()
-        for i in range(0, len(document_ids), DELETE_BATCH):
-            where = is_one_of("document_id", document_ids[i : i + DELETE_BATCH])
-            await committed(table, partial(table.delete, where))
-        return before - await table.count_rows()
+        return await self._anew(collection, lambda: self._delete_documents(collection, document_ids))
 
     async def chunks_of(self, collection: str, document_id: str) -> list[Chunk]:
         """Return a document's chunks in order; empty when it is not there."""
-        table = await self._find(collection)
-        if table is None:
-            return []
-        rows = await table.query().where(is_one_of("document_id", [document_id])).select(CHUNK_COLUMNS).to_list()
-        return sorted(map(to_chunk, rows), key=lambda chunk: chunk.ordinal)
+        return await self._retry_on_stale(collection, lambda: self._chunks_of(collection, document_id))
 
     async def set_attributes(self, collection: str, document_id: str, attributes: Mapping[str, Scalar]) -> None:
         """Give a stored document other attributes, in one commit; its chunks stay."""
-        table = await self._find(collection)
-        if table is not None:
-            await cover_attributes(table)
-            where = is_one_of("document_id", [document_id])
-            await committed(table, lambda: table.update(updates_sql=attribute_updates(attributes), where=where))
+        await self._anew(collection, lambda: self._set_attributes(collection, document_id, attributes))
 
     async def drop(self, collection: str) -> None:
         """Delete a collection with all it holds; one that is not there is no error."""
@@ -147,16 +114,7 @@ class LanceStore:
 
     async def finish(self, collection: str) -> None:
         """Compact, bring the BM25 index up to date and, in a large collection, build a vector index."""
-        table = await self._get(collection)
-        if (rows := await table.count_rows()) == 0:
-            return
-        await cover_some_rows(table)
-        if rows >= self._vector_index_rows and await index_of(table, VECTOR_COLUMN) is None:
-            from lancedb.index import IvfPq
-
-            config = IvfPq(distance_type="cosine")
-            await committed(table, lambda: table.create_index(VECTOR_COLUMN, config=config))
-        await committed(table, lambda: table.optimize(cleanup_older_than=timedelta(seconds=KEEP_VERSIONS_S)))
+        await self._anew(collection, lambda: self._finish(collection))
 
     async def search(
         self, collection: str, vector: Vector, *, text: str, top_k: int, filters: Filter | None = None
@@ -169,7 +127,7 @@ class LanceStore:
             EmptyCollection: there is no such collection.
             Unavailable: the store cannot be read.
         """
-        question = _Question(vector, text, depth=max(MIN_CANDIDATES, CANDIDATES_PER_HIT * top_k), filters=filters)
+        question = Question(vector, text, depth=max(MIN_CANDIDATES, CANDIDATES_PER_HIT * top_k), filters=filters)
         return (await self._retry_on_stale(collection, lambda: self._search(collection, question)))[:top_k]
 
     async def _describe(self, collection: str) -> CollectionInfo | None:
@@ -180,12 +138,77 @@ class LanceStore:
         chunks, documents = await asyncio.gather(table.count_rows(), table.count_rows("ordinal = 0"))
         return CollectionInfo(collection, fingerprint, chunks=chunks, documents=documents)
 
-    async def _search(self, collection: str, question: _Question) -> list[Hit]:
+    async def _create(self, collection: str, fingerprint: EmbeddingFingerprint) -> None:
+        table = await self._find(collection)
+        if table is None:
+            table = await self._make(collection, schema_for(fingerprint))
+        stored = fingerprint_in(await table.schema(), collection)
+        if stored != fingerprint:
+            raise EmbeddingMismatch(collection, str(stored), str(fingerprint))
+        await cover_key(table)
+
+    async def _documents(self, collection: str) -> Mapping[str, str]:
+        table = await self._find(collection)
+        if table is None:
+            return {}
+        rows = await table.query().where("ordinal = 0").select(["document_id", "content_hash"]).to_arrow()
+        return dict(zip(rows["document_id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True))
+
+    async def _replace_documents(self, collection: str, documents: Sequence[EmbeddedDocument]) -> None:
+        table = await self._get(collection)
+        await cover_attributes(table)
+        rows = to_table(documents, await table.schema())
+        merge = (
+            table.merge_insert(KEY_COLUMN)
+            .when_matched_update_all()
+            .when_not_matched_insert_all()
+            .when_not_matched_by_source_delete(is_one_of("document_id", [d.document_id for d in documents]))
+        )
+        await committed(table, lambda: merge.execute(rows))
+        await cover_some_rows(table)
+
+    async def _delete_documents(self, collection: str, document_ids: Sequence[str]) -> int:
+        table = await self._find(collection)
+        if table is None or not document_ids:
+            return 0
+        before = await table.count_rows()
+        for i in range(0, len(document_ids), DELETE_BATCH):
+            where = is_one_of("document_id", document_ids[i : i + DELETE_BATCH])
+            await committed(table, partial(table.delete, where))
+        return before - await table.count_rows()
+
+    async def _chunks_of(self, collection: str, document_id: str) -> list[Chunk]:
+        table = await self._find(collection)
+        if table is None:
+            return []
+        rows = await table.query().where(is_one_of("document_id", [document_id])).select(CHUNK_COLUMNS).to_list()
+        return sorted(map(to_chunk, rows), key=lambda chunk: chunk.ordinal)
+
+    async def _set_attributes(self, collection: str, document_id: str, attributes: Mapping[str, Scalar]) -> None:
+        table = await self._find(collection)
+        if table is not None:
+            await cover_attributes(table)
+            where = is_one_of("document_id", [document_id])
+            await committed(table, lambda: table.update(updates_sql=attribute_updates(attributes), where=where))
+
+    async def _finish(self, collection: str) -> None:
+        table = await self._get(collection)
+        if (rows := await table.count_rows()) == 0:
+            return
+        await cover_some_rows(table)
+        if rows >= self._vector_index_rows and await index_of(table, VECTOR_COLUMN) is None:
+            from lancedb.index import IvfPq
+
+            config = IvfPq(distance_type="cosine")
+            await committed(table, lambda: table.create_index(VECTOR_COLUMN, config=config))
+        await committed(table, lambda: table.optimize(cleanup_older_than=timedelta(seconds=KEEP_VERSIONS_S)))
+
+    async def _search(self, collection: str, question: Question) -> list[Hit]:
         table = await self._get(collection)
         where = None
         if question.filters is not None:
             where = condition(question.filters, has_attributes=has_attributes(await table.schema()))
-        rankings = await asyncio.gather(_nearest(table, question, where), _matching(table, question, where))
+        rankings = await asyncio.gather(nearest(table, question, where), matching(table, question, where))
         rows = {row["id"]: row for ranking in rankings for row in ranking}
         fused = fuse([[row["id"] for row in ranking] for ranking in rankings])
         return [Hit(to_chunk(rows[key]), score) for key, score in fused]
@@ -213,7 +236,9 @@ class LanceStore:
             except ValueError as err:
                 if "not found" not in str(err):
                     raise
+                await self._folder.check()
                 return None
+            await self._folder.remember()
         return self._tables[collection]
 
     async def _get(self, collection: str) -> AsyncTable:
@@ -234,25 +259,12 @@ class LanceStore:
             self._tables.pop(collection, None)
             raise Unavailable(f"collection {collection!r} cannot be read now") from err
 
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    vector: Vector
-    text: str
-    depth: int  # how much of each ranking is read
-    filters: Filter | None
-
-
-async def _nearest(table: AsyncTable, question: _Question, where: str | None) -> list[dict[str, Any]]:
-    query = table.query().nearest_to(list(question.vector)).distance_type("cosine").refine_factor(10)
-    query = query if where is None else query.where(where)  # before the ranking, as is LanceDB's default
-    return await query.select([*CHUNK_COLUMNS, "_distance"]).limit(question.depth).to_list()
-
-
-async def _matching(table: AsyncTable, question: _Question, where: str | None) -> list[dict[str, Any]]:
-    # A match query takes the text as words: quotes, colons and brackets have no meaning, unlike in a query string.
-    from lancedb.query import MatchQuery
-
-    query = table.query().nearest_to_text(MatchQuery(question.text, TEXT_COLUMN))  # type: ignore[call-arg]
-    query = query if where is None else query.where(where)
-    return await query.select([*CHUNK_COLUMNS, "_score"]).limit(question.depth).to_list()
+    async def _anew(self, collection: str, write: Callable[[], Awaitable[Result]]) -> Result:
+        """Write again through a fresh handle when files went away under the cached one, so that nothing was written."""
+        try:
+            return await write()
+        except (RuntimeError, OSError) as err:
+            if "Not found" not in str(err):
+                raise
+        self._tables.pop(collection, None)
+        return await write()

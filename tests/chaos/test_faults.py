@@ -111,6 +111,8 @@ def test_a_vector_store_that_is_away_costs_questions_only_and_is_back_at_once(
     back_s = time.monotonic()
     effect = watched(load, "vector store away for 10 s", began_s=began_s, back_s=back_s, note=note)
     assert {end.split(":")[0] for end in effect.ends if not end.endswith(":ok")} == {"question"}, effect
+    refusals = {record.status for record in load.records(began_s, back_s) if record.end == "failed"}
+    assert refusals == {503}, effect  # away, not empty
     assert effect.broken == 0, effect
     assert effect.recovered_s <= back_s - began_s + RECOVERED_S, effect
 
@@ -136,6 +138,22 @@ def test_a_worker_that_is_lost_costs_only_what_it_had(cluster: ChaosCluster, loa
     back_s = wait_until(lambda: all(len(cluster.running(*part)) >= 2 for part in two_copies()), within_s=BACK_WITHIN_S)
     effect = watched(load, "worker node lost", began_s=began_s, back_s=back_s, note=note)
     assert_nothing_lost(effect, is_timed=False)
+
+
+def test_a_worker_that_is_lost_is_made_up_for_before_its_successors_are_there(
+    cluster: ChaosCluster, load: SteadyLoad, note: Note
+) -> None:
+    spread(cluster, load)
+    lost = rollouts_free_worker(cluster)
+    [controller] = cluster.find("ServeController", node=HEAD)
+    # Their successors would load PyTorch on the machine that all of this shares: with its controller frozen, Serve starts none.
+    with frozen(controller):
+        began_s = time.monotonic()
+        cluster.lose(lost)
+        effect = watched(load, "worker node lost, nothing starts in its place", began_s=began_s, back_s=began_s, note=note)
+    cluster.start(lost)
+    wait_until(lambda: all(len(cluster.running(*part)) >= 2 for part in two_copies()), within_s=BACK_WITHIN_S)
+    assert_nothing_lost(effect)
 
 
 def test_a_worker_that_is_drained_costs_nothing(cluster: ChaosCluster, load: SteadyLoad, note: Note) -> None:

@@ -12,7 +12,7 @@ import pytest
 from deployments import handles as handles_module
 from deployments.handles import LOST, Asked, HandleDirectory, HandleEmbedders, HandleRetriever, HandleRollouts, LazyHandle, wake
 from deployments.names import embedder_app, llm_app
-from deployments.tries import Patience, Tries
+from deployments.tries import INNER_TRY_S, Patience, Tries
 from serve_app.contracts import EmbeddingFingerprint, SearchQuery
 from serve_app.errors import EmptyCollection, RateLimited, Unavailable
 from tests.unit.serve_app.fakes import HITS, entry, snapshot, turns
@@ -34,6 +34,7 @@ class FakeServe:
     """Stands in for Serve's handles: writes down the calls and gives ANSWERS."""
 
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    patiences: list[Patience] = field(default_factory=list)
     error: Exception | None = None
 
     async def call(self, handle: LazyHandle, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -52,6 +53,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
         return await made.call(handle, method, *args, **kwargs)
 
     async def read_within(handle: LazyHandle, patience: Patience, method: str, asked: Callable[[float], Asked]) -> Any:
+        made.patiences.append(patience)
         args, kwargs = asked(patience.total_s)
         return await made.call(handle, method, *args, **kwargs)
 
@@ -106,6 +108,20 @@ async def test_embedders_are_found_by_name_and_kept(serve: FakeServe) -> None:
 async def test_the_embedder_is_told_when_texts_must_fit(serve: FakeServe) -> None:
     await HandleEmbedders(embedder_app)["minilm"].count_tokens(["a"], must_fit=True)
     assert serve.calls == [("embedder.minilm", "Embedder", "count_tokens", ["a"], ("must_fit", True))]
+
+
+async def test_a_stage_within_a_stage_tries_again_before_its_caller_gives_up(serve: FakeServe) -> None:
+    inner = HandleEmbedders(embedder_app, try_s=INNER_TRY_S)["minilm"]
+    await inner.embed(["a question"], budget_s=30.0)
+    await inner.describe()
+    await HandleRetriever("retriever").search(SearchQuery("books", "minilm", "why?", 3))
+    *inside, outside = serve.patiences
+    assert [2 * patience.try_s <= outside.try_s for patience in inside] == [True, True]
+
+
+async def test_many_texts_at_once_have_more_time_before_another_try(serve: FakeServe) -> None:
+    await HandleEmbedders(embedder_app, try_s=INNER_TRY_S)["minilm"].embed(["text"] * 10, budget_s=90.0)
+    assert serve.patiences == [Patience(total_s=90.0, try_s=20.0)]
 
 
 async def test_what_the_retriever_raises_is_raised(serve: FakeServe) -> None:

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import lancedb
 import pyarrow as pa
 import pytest
 
-from deployments.stores.lance_rows import schema_for
+from deployments.stores.lance_rows import has_key, schema_for
+from deployments.stores.lance_upkeep import cover_key
 from deployments.stores.lancedb import LanceStore
 from deployments.stores.opening import open_store
 from serve_app.config import VectorStoreConfig
@@ -169,6 +170,57 @@ async def test_a_folder_deleted_and_filled_again_under_a_reader_is_read_anew(tmp
     assert await found(reader, "after") == ["after"]
 
 
+CALLS: dict[str, Callable[[LanceStore], Awaitable[object]]] = {
+    "describe": lambda store: store.describe("docs"),
+    "documents": lambda store: store.documents("docs"),
+    "chunks_of": lambda store: store.chunks_of("docs", "a"),
+    "search": lambda store: found(store, "kept"),
+    "create": lambda store: store.create("docs", PRINT),
+    "create another": lambda store: store.create("another", PRINT),
+    "replace_documents": lambda store: store.replace_documents("docs", [document("b", "new")]),
+    "delete_documents": lambda store: store.delete_documents("docs", ["a"]),
+    "set_attributes": lambda store: store.set_attributes("docs", "a", {"year": 1}),
+    "finish": lambda store: store.finish("docs"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_store_whose_volume_goes_away_is_away_and_not_empty_and_is_not_written_to(tmp_path: Path, call: str) -> None:
+    folder, volume = tmp_path / "lance", tmp_path / "volume"
+    store = await filled(LanceStore(str(folder), refresh_s=0), document("a", "kept"))
+    folder.rename(volume)
+    folder.mkdir()  # a mount point without its volume
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"not where it was.* vector_store\.uri; mount its volume again"):
+            await CALLS[call](store)
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    with pytest.raises(Unavailable, match="or none"):
+        await CALLS[call](store)
+    volume.rename(folder)
+    assert await found(store, "kept") == ["kept"]
+
+
+async def test_a_collection_that_was_dropped_and_made_again_is_written_to(tmp_path: Path) -> None:
+    store = await filled(LanceStore(str(tmp_path), refresh_s=0), document("a", "before"))
+    other = LanceStore(str(tmp_path))
+    await other.drop("docs")
+    with pytest.raises(EmptyCollection):
+        await store.replace_documents("docs", [document("b", "lost")])
+    assert await store.documents("docs") == {}
+    await filled(other, document("a", "after"))
+    await store.replace_documents("docs", [document("b", "too")])
+    assert set(await found(store, "after", top_k=5)) == {"after", "too"}
+
+
+async def test_a_collection_that_another_process_drops_is_missing_in_a_store_that_is_there(tmp_path: Path) -> None:
+    store = await filled(LanceStore(str(tmp_path), refresh_s=0), document("a", "gone"))
+    await LanceStore(str(tmp_path)).drop("docs")
+    with pytest.raises(EmptyCollection):
+        await found(store, "gone")
+    assert await store.describe("docs") is None
+
+
 async def test_calls_without_anything_to_do_do_nothing(store: LanceStore) -> None:
     assert await store.delete_documents("docs", ["a"]) == 0
     await store.create("docs", PRINT)
@@ -226,6 +278,21 @@ async def test_two_writers_of_the_same_documents_leave_one_version_of_each_whole
     found = await rows_by_document(folder)
     assert found.keys() == whole.keys()
     assert [name for name, rows in found.items() if rows not in whole[name]] == []
+
+
+async def test_a_key_that_another_process_sets_at_the_same_moment_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await without_key(tmp_path)
+    early, late = [await (await lancedb.connect_async(tmp_path)).open_table("docs") for _ in range(2)]
+
+    async def set_later(columns: str) -> None:
+        await cover_key(early)
+        raise ValueError(f"an unenforced primary key is already set on this table, not {columns}")
+
+    monkeypatch.setattr(late, "set_unenforced_primary_key", set_later)
+    await cover_key(late)
+    assert has_key(await late.schema())
 
 
 async def test_a_table_of_another_program_is_not_touched(store: LanceStore, tmp_path: Path) -> None:
