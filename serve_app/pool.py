@@ -191,6 +191,7 @@ class ReplicaPool:
         entry = replica.entry
         has_adapter = adapter is None or adapter in entry.adapters
         lease = Lease(entry.replica_id, entry.variant, entry.url, has_adapter, partial(replica.release, number), number=number)
+        lease.is_trial = number == replica.probe
         replica.open[number] = lease
         return lease
 

@@ -119,7 +119,11 @@ class Shadows:
         variant = next(each for each in model.variants if each.name == shadow.variant)
         adapter = answered.request.adapter
         target = Target(model.name, variant.name, variant.max_leases, None if adapter is None else adapter.key)
-        return self._pool.try_lease(target, prefix=answered.prefix) or "busy"
+        lease = self._pool.try_lease(target, prefix=answered.prefix)
+        if lease is not None and lease.is_trial:
+            lease.release()  # a copy tells the pool nothing, and while it ran nothing that does would be sent there
+            return "busy"
+        return lease or "busy"
 
     def _start(self, copy: _Copy) -> None:
         copies = self._open.setdefault(copy.key, set())

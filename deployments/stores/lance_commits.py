@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,8 @@ from serve_app.errors import Unavailable
 
 if TYPE_CHECKING:
     from lancedb.table import AsyncTable
+
+logger = logging.getLogger("ray.serve")
 
 Result = TypeVar("Result")
 
@@ -49,8 +52,17 @@ async def created(collection: str, create: Callable[[], Awaitable[Result]]) -> R
 
 
 async def connected(connect: Callable[[], Awaitable[Result]]) -> Result:
-    """Return what opening a store returns, which makes its folder. Raises Unavailable when the disk is full or refuses."""
-    return await _in_plain_words("the vector store cannot be opened", connect)
+    """Return what opening a store returns, which makes its folder.
+
+    Raises:
+        Unavailable: the disk is full or refuses, or the object store does not answer.
+    """
+    problem = "the vector store cannot be opened"
+    try:
+        return await _in_plain_words(problem, connect)
+    except (RuntimeError, OSError, ValueError) as err:
+        logger.warning("%s: %s", problem, err)  # it names hosts, which are not for clients
+        raise Unavailable(f"{problem}; vector_store.uri says where it is kept, and the log what is wrong") from err
 
 
 def _written(collection: str) -> str:

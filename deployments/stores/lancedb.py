@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -26,6 +27,7 @@ from deployments.stores.lance_rows import (
 from deployments.stores.lance_search import Question, matching, nearest
 from deployments.stores.lance_upkeep import cover_attributes, cover_key, cover_some_rows, index_of
 from deployments.stores.mounts import StoreFolder
+from deployments.stores.object_store import storage_options
 from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, Vector
 from serve_app.errors import EmbeddingMismatch, EmptyCollection, Unavailable
 from serve_app.filters import Filter, Scalar
@@ -217,8 +219,9 @@ class LanceStore:
         if self._connection is None:
             import lancedb
 
-            refresh = self._refresh
-            self._connection = await connected(lambda: lancedb.connect_async(self._uri, read_consistency_interval=refresh))
+            options = storage_options(self._uri, os.environ)
+            connect = partial(lancedb.connect_async, self._uri, storage_options=options)
+            self._connection = await connected(partial(connect, read_consistency_interval=self._refresh))
         return self._connection
 
     async def _make(self, collection: str, schema: pa.Schema) -> AsyncTable:

@@ -28,6 +28,7 @@ class Load:
             "ignore_eos": True,
         }
         self._is_over = threading.Event()
+        self._open_tokens: dict[str, int] = {}  # of streams that have not ended
         self._threads = [threading.Thread(target=self._ask_on, args=(n,)) for n in range(clients)]
 
     def __enter__(self) -> Load:
@@ -35,8 +36,16 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def open_tokens(self) -> int:
+        """Return how many pieces of text the streams have brought that have not ended."""
+        return sum(self._open_tokens.copy().values())
+
+    def end(self) -> None:
+        """Begin no other stream."""
         self._is_over.set()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
         for thread in self._threads:
             thread.join()
 
@@ -45,7 +54,9 @@ class Load:
         with httpx.Client(timeout=300) as http:
             while not self._is_over.is_set():
                 count += 1
-                self.ends[self._ask(http, f"{client}-{count}")] += 1
+                end = self._ask(http, f"{client}-{count}")
+                self._open_tokens.pop(f"{client}-{count}", None)
+                self.ends[end] += 1
 
     def _ask(self, http: httpx.Client, session: str) -> str:
         data = ""
@@ -61,6 +72,7 @@ class Load:
                     data = line.removeprefix("data: ") or data
                     if data.startswith('{"error"'):
                         return "broken"
+                    self._open_tokens[session] = self._open_tokens.get(session, 0) + ('"content":' in data)
         except httpx.HTTPError as err:
             self.refusals.append(repr(err))
             return "silent" if data else "refused"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 
-import httpx
 import psutil
 import pytest
 
 from tests.e2e.load import Load
+from tests.e2e.replacing import placement_groups, ready, title, wait_until
 from tests.e2e.two_nodes import EnginePlatform, engine_platform, engine_processes, ranks
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -35,13 +34,6 @@ def rank_of_the_first_stage() -> psutil.Process:
 
 def replica() -> psutil.Process:
     return next(process for process in psutil.process_iter() if "llm.chat.stable:LLM" in title(process))
-
-
-def title(process: psutil.Process | None) -> str:
-    try:
-        return " ".join(process.cmdline()) if process is not None else ""
-    except psutil.Error:
-        return ""
 
 
 @pytest.mark.parametrize(
@@ -74,23 +66,3 @@ def test_what_loses_a_process_is_replaced_while_the_other_replica_serves(
     assert len(engines & set(engine_processes())) == 3  # the other replica's, untouched
     assert all(title(process.parent()) for process in engine_processes())
     wait_until(lambda: placement_groups(platform) == 2, within_s=60)
-
-
-def ready(platform: EnginePlatform) -> set[str]:
-    return {each["replica_id"] for each in platform.replicas("chat") if each["state"] == "ready"}
-
-
-def placement_groups(platform: EnginePlatform) -> int:
-    """Return how many placement groups of the cluster hold resources."""
-    cluster = platform.cluster
-    headers = {"authorization": f"Bearer {cluster.token}"}
-    answer = httpx.get(f"{cluster.dashboard_url}/api/v0/placement_groups", headers=headers, timeout=60)
-    groups = answer.json()["data"]["result"]["result"]
-    return sum(group["state"] == "CREATED" for group in groups)
-
-
-def wait_until(condition: Callable[[], bool], *, within_s: float) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not so after {within_s} s"
-        time.sleep(0.5)

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from serve_app import shadow
+from serve_app.lease import Lease
 from serve_app.pool import Target
+from serve_app.replica_set import EJECTION
 from serve_app.rollout.histogram import Histogram
+from serve_app.rollout.telemetry import Outcome
 from serve_app.sse import DONE_EVENT
 from serve_app.streams import LeasedStream
 from serve_app.upstream import ReplicaDraining
@@ -162,6 +165,22 @@ async def test_a_copy_does_not_wait_for_a_place() -> None:
         assert lease is not None
         lease.release()
     assert (await settled(made)).dropped == Counter(busy=1)
+
+
+async def test_no_copy_takes_the_place_of_the_request_that_tells_whether_a_replica_is_well_again() -> None:
+    clock = FakeClock()
+    made = shadowed(whole("a"), whole("b"), clock=clock)
+    made.pool.judge(Lease("c1", "canary", "", has_adapter=True, _release=lambda: None), Outcome.UNREACHABLE)
+    clock.now_s += EJECTION.base_s
+    await ask(made)
+    trial = made.pool.try_lease(Target(*KEY, 2), prefix="k")
+    assert trial is not None
+    assert trial.is_trial
+    made.pool.judge(trial, Outcome.OK)
+    trial.release()
+    await ask(made)
+    stats = await settled(made)
+    assert (stats.dropped, stats.copied) == (Counter(busy=1), 1)
 
 
 async def test_nothing_is_copied_while_requests_wait() -> None:
