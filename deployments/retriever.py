@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,12 +11,15 @@ from autoscaling.signals import SafeSignals, stage_signals
 from deployments.slots import Slots
 from deployments.store_watch import StoreWatch
 from serve_app.contracts import CollectionInfo, Embedder, Hit, SearchQuery, VectorStore
-from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
+from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, Unavailable, UnknownModel
 from serve_app.metrics import SEARCH_SECONDS, SEARCHES
 from serve_app.observing.record import current_record
 from serve_app.observing.tracing import StageTracing
 from serve_app.registry import Registry
 
+logger = logging.getLogger("ray.serve")
+
+VERIFY_S = 30.0  # that a store may take to say what it holds, when a replica starts
 CHECK_EVERY_S = 5.0  # how long a collection that fits its embedder is believed to
 
 
@@ -75,10 +79,20 @@ class Retriever:
     async def verify(self) -> None:
         """Check every binding; a collection that does not exist yet is fine, it may be filled later.
 
+        A store that does not answer is none either: Serve gives a replica up that fails to start a few times, and would not
+        begin again when the store is back. Each search checks what was not checked here.
+
         Raises:
             EmbeddingMismatch: a collection was filled by another embedder than the one bound to it.
         """
         for embedder, collection in self._bindings:
+            try:
+                async with asyncio.timeout(VERIFY_S):
+                    await self._described(collection)
+            except (Unavailable, TimeoutError) as err:
+                why = str(err) or "the store does not answer"
+                logger.warning("collection %s is checked when it is searched: %s", collection, why)
+                continue
             await self._chunks(embedder, collection)
 
     async def check_health(self) -> None:

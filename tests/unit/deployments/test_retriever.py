@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from deployments import retriever as module
 from deployments.retriever import CHECK_EVERY_S, Retriever
 from deployments.store_watch import UNHEALTHY_AFTER, UNHEALTHY_AFTER_S
 from serve_app.contracts import Chunk, CollectionInfo, EmbeddedDocument, EmbeddingFingerprint, Hit, SearchQuery, Vector
-from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, UnknownModel
+from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, Unavailable, UnknownModel
 from serve_app.filters import Comparison, Filter, Scalar
 from tests.unit.serve_app.fakes import FakeClock, turns
 
@@ -114,6 +115,27 @@ async def test_a_collection_of_another_embedder_is_refused_with_the_fix() -> Non
 @pytest.mark.parametrize("stored", [None, info(chunks=0), info()], ids=["missing", "empty", "fits"])
 async def test_verify_accepts_what_may_still_be_filled(stored: CollectionInfo | None) -> None:
     await retriever(FakeStore(stored)).verify()
+
+
+@pytest.mark.parametrize("is_hung", [False, True], ids=["refused", "hung"])
+async def test_a_store_that_is_away_keeps_no_replica_from_starting_and_is_checked_by_searches(
+    monkeypatch: pytest.MonkeyPatch, is_hung: bool
+) -> None:
+    other = info(EmbeddingFingerprint("org/other", dimension=8, normalized=False))
+    store = FakeStore(other)
+
+    async def away(_: str) -> None:
+        if is_hung:
+            await asyncio.Event().wait()
+        raise Unavailable("the vector store cannot be opened")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "describe", away)
+        patch.setattr(module, "VERIFY_S", 0.01)
+        stage = retriever(store)
+        await stage.verify()
+    with pytest.raises(EmbeddingMismatch):
+        await stage.search(QUERY)
 
 
 async def test_the_fingerprint_is_checked_again_only_after_a_while() -> None:
