@@ -271,6 +271,10 @@ class HandleRetriever:
     def __init__(self, app: str) -> None:
         self._handle = LazyHandle("Retriever", app)
 
+    async def prepare(self) -> None:
+        """Return once a Retriever has answered. Raises what ``LazyHandle.read`` does."""
+        await self._handle.read("check_health")
+
     async def search(self, query: SearchQuery) -> list[Hit]:
         """Return hits, best first. Raises DeadlineExceeded: not within the query's budget."""
         if (link := current_link(is_sampled=True)) is not None:

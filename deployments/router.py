@@ -17,6 +17,7 @@ from deployments.handles import HandleDirectory, HandleEmbedders, HandleLedger, 
 from deployments.keys import KeyFollower, follow_keys
 from deployments.line_files import open_audit, open_requests
 from deployments.names import LIMITS_APP, RETRIEVER_APP, ROLLOUTS_APP, embedder_app, llm_app
+from deployments.preparing import keep_prepared
 from deployments.ray_export import RayExport, keep_exporting
 from deployments.reporting import Reporter, keep_reporting
 from serve_app.contracts import DirectorySnapshot
@@ -79,7 +80,8 @@ class Router(InferenceRpc):
         settings = read_settings()
         self._upstream = HttpUpstream(token=settings.internal_token)
         documents = HandleDocuments()
-        stages = Stages(retriever=HandleRetriever(RETRIEVER_APP), embedders=HandleEmbedders(embedder_app), documents=documents)
+        retriever, embedders = HandleRetriever(RETRIEVER_APP), HandleEmbedders(embedder_app)
+        stages = Stages(retriever=retriever, embedders=embedders, documents=documents)
         gateway = Gateway(upstream=self._upstream, wake=_wake, stages=stages)
         gateway.update(await directory.watch(*gateway.version))
         self._gateway = gateway
@@ -95,6 +97,7 @@ class Router(InferenceRpc):
         self._tasks = [
             asyncio.create_task(follow(gateway, directory.watch, on_news=keys.apply)),
             asyncio.create_task(follow_keys(keys)),
+            asyncio.create_task(keep_prepared(lambda: gateway.view, retriever=retriever, embedders=embedders)),
             asyncio.create_task(keep_reporting(Reporter(gateway, router=name), rollouts.report)),
             asyncio.create_task(admission.keep(lambda: gateway.view.document.auth.is_on)),
             asyncio.create_task(keep_exporting(RayExport(registry))),
