@@ -33,7 +33,7 @@ async def keep_prepared(view: Callable[[], RoutingView], *, retriever: _Retrieve
         wanted = {name: call for name, call in _stages(view(), retriever, embedders) if name not in known}
         found = await asyncio.gather(*(call() for call in wanted.values()), return_exceptions=True)
         for name, result in zip(wanted, found, strict=True):
-            if isinstance(result, Exception):
+            if isinstance(result, BaseException):
                 logger.debug("%s does not answer yet: %s", name, result)
             else:
                 known.add(name)

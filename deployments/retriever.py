@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from autoscaling.signals import SafeSignals, stage_signals
 from deployments.slots import Slots
 from deployments.store_watch import StoreWatch
-from serve_app.contracts import CollectionInfo, Embedder, Hit, SearchQuery, VectorStore
+from serve_app.contracts import CollectionInfo, Embedder, EmbeddingFingerprint, Hit, SearchQuery, VectorStore
 from serve_app.errors import DeadlineExceeded, EmbeddingMismatch, EmptyCollection, Unavailable, UnknownModel
 from serve_app.metrics import SEARCH_SECONDS, SEARCHES
 from serve_app.observing.record import current_record
@@ -85,15 +85,7 @@ class Retriever:
         Raises:
             EmbeddingMismatch: a collection was filled by another embedder than the one bound to it.
         """
-        for embedder, collection in self._bindings:
-            try:
-                async with asyncio.timeout(VERIFY_S):
-                    await self._described(collection)
-            except (Unavailable, TimeoutError) as err:
-                why = str(err) or "the store does not answer"
-                logger.warning("collection %s is checked when it is searched: %s", collection, why)
-                continue
-            await self._chunks(embedder, collection)
+        await asyncio.gather(*(self._verify(embedder, collection) for embedder, collection in self._bindings))
 
     async def check_health(self) -> None:
         """Raise RuntimeError when the store has answered no search for long: embedders answer for themselves."""
@@ -146,13 +138,21 @@ class Retriever:
             raise EmptyCollection(collection)
         self._checked_at[embedder, collection] = self._clock()
 
+    async def _verify(self, embedder: str, collection: str) -> None:
+        offered = await self._embedder(embedder).describe()
+        try:
+            async with asyncio.timeout(VERIFY_S):
+                stored = await self._described(collection)
+        except (Unavailable, TimeoutError) as err:
+            why = str(err) or "the store does not answer"
+            logger.warning("collection %s is checked when it is searched: %s", collection, why)
+            return
+        _require_fit(stored, offered)
+
     async def _chunks(self, embedder: str, collection: str) -> int:
         offered, stored = await asyncio.gather(self._embedder(embedder).describe(), self._described(collection))
-        if stored is None:
-            return 0
-        if stored.fingerprint != offered:
-            raise EmbeddingMismatch(collection, str(stored.fingerprint), str(offered))
-        return stored.chunks
+        _require_fit(stored, offered)
+        return 0 if stored is None else stored.chunks
 
     async def _described(self, collection: str) -> CollectionInfo | None:
         with self._watch.watched(is_search=False):
@@ -163,6 +163,11 @@ class Retriever:
             return self._embedders[name]
         except KeyError:
             raise UnknownModel(name) from None
+
+
+def _require_fit(stored: CollectionInfo | None, offered: EmbeddingFingerprint) -> None:
+    if stored is not None and stored.fingerprint != offered:
+        raise EmbeddingMismatch(stored.name, str(stored.fingerprint), str(offered))
 
 
 def _about(query: SearchQuery) -> dict[str, str | int]:

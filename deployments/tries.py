@@ -35,8 +35,8 @@ PAUSES_S = (0.05, 0.25)  # before the second and the third try, on average
 TRY_S = 5.0  # after which another replica is tried
 # Of a stage that is called by a stage: its own second try must come before its caller gives up on the first one.
 INNER_TRY_S = TRY_S / 2
-# As Finagle's: with less for little traffic, few questions a second use it up at once where half of the replicas are lost.
-BUDGET = RetryBudgetConfig(ratio=0.2, min_per_s=10.0)
+# With one a second besides, three questions a second used it up in five seconds where half of the replicas were lost.
+BUDGET = RetryBudgetConfig(ratio=0.2, min_per_s=5.0)
 
 Send = Callable[[float], Awaitable[Any]]  # starts a try; it is told the seconds that are left
 

@@ -121,8 +121,9 @@ class Shadows:
         target = Target(model.name, variant.name, variant.max_leases, None if adapter is None else adapter.key)
         lease = self._pool.try_lease(target, prefix=answered.prefix)
         if lease is not None and lease.is_trial:
-            lease.release()  # a copy tells the pool nothing, and while it ran nothing that does would be sent there
-            return "busy"
+            # A copy tells the pool nothing, and while it runs nothing that does is sent there.
+            lease.release()
+            lease = self._pool.try_lease(target, prefix=answered.prefix, exclude=(lease.replica_id,))
         return lease or "busy"
 
     def _start(self, copy: _Copy) -> None:

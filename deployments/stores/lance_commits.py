@@ -21,6 +21,10 @@ Result = TypeVar("Result")
 # Each try loses to a commit that another writer made, so somebody gets on at every one of them.
 TRIES = 20
 _CONFLICT = re.compile(r"commit conflict|incompatible with concurrent|concurrent writers|write contention", re.IGNORECASE)
+_UNOPENED = "the vector store cannot be opened"
+# Of object_store, after its own tries; a store that answers 403 or 404 is set up wrongly, and not away.
+_NO_ANSWER = re.compile(r"RetryError|after \d+ retries")
+_ANSWERS = re.compile(r"Status \{ status: 4|status code: 4")
 _OS_ERROR = re.compile(r"os error (\d+)")
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -57,12 +61,22 @@ async def connected(connect: Callable[[], Awaitable[Result]]) -> Result:
     Raises:
         Unavailable: the disk is full or refuses, or the object store does not answer.
     """
-    problem = "the vector store cannot be opened"
+    return await _reached(_UNOPENED, lambda: _in_plain_words(_UNOPENED, connect))
+
+
+async def reached(collection: str, write: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what a write returns. Raises Unavailable when the object store does not answer."""
+    return await _reached(_written(collection), write)
+
+
+async def _reached(problem: str, call: Callable[[], Awaitable[Result]]) -> Result:
     try:
-        return await _in_plain_words(problem, connect)
+        return await call()
     except (RuntimeError, OSError, ValueError) as err:
+        if not _NO_ANSWER.search(str(err)) or _ANSWERS.search(str(err)):
+            raise
         logger.warning("%s: %s", problem, err)  # it names hosts, which are not for clients
-        raise Unavailable(f"{problem}; vector_store.uri says where it is kept, and the log what is wrong") from err
+        raise Unavailable(f"{problem}: the object store of vector_store.uri does not answer; the log says more") from err
 
 
 def _written(collection: str) -> str:

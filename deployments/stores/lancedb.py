@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from deployments.stores.fusion import fuse
-from deployments.stores.lance_commits import committed, connected, created
+from deployments.stores.lance_commits import committed, connected, created, reached
 from deployments.stores.lance_filters import attribute_updates, condition
 from deployments.stores.lance_rows import (
     CHUNK_COLUMNS,
@@ -52,7 +52,7 @@ class LanceStore:
     batches behind that a rerun completes. Other processes see a commit after at most ``refresh_s`` seconds. Several
     processes may write to one collection: of two versions of a document that are written at once, one stays, whole.
     A folder whose volume goes away under a store is told from an empty store by whoever had found a collection in it
-    before: every call of it raises Unavailable.
+    before: calls raise Unavailable, and nothing is written. (What was read within ``refresh_s`` may still be told.)
 
     Args:
         uri: folder or s3:// URI; a missing folder is created by the first write.
@@ -111,8 +111,7 @@ class LanceStore:
     async def drop(self, collection: str) -> None:
         """Delete a collection with all it holds; one that is not there is no error."""
         check_name(collection)
-        await (await self._connect()).drop_table(collection, ignore_missing=True)
-        self._tables.pop(collection, None)
+        await self._anew(collection, lambda: self._drop(collection))
 
     async def finish(self, collection: str) -> None:
         """Compact, bring the BM25 index up to date and, in a large collection, build a vector index."""
@@ -193,6 +192,10 @@ class LanceStore:
             where = is_one_of("document_id", [document_id])
             await committed(table, lambda: table.update(updates_sql=attribute_updates(attributes), where=where))
 
+    async def _drop(self, collection: str) -> None:
+        self._tables.pop(collection, None)
+        await (await self._connect()).drop_table(collection, ignore_missing=True)
+
     async def _finish(self, collection: str) -> None:
         table = await self._get(collection)
         if (rows := await table.count_rows()) == 0:
@@ -227,22 +230,37 @@ class LanceStore:
     async def _make(self, collection: str, schema: pa.Schema) -> AsyncTable:
         connection = await self._connect()
         try:
-            return await created(collection, lambda: connection.create_table(collection, schema=schema))
+            table = await created(collection, lambda: connection.create_table(collection, schema=schema))
         except ValueError:  # another process was faster
             return await self._get(collection)
+        self._folder.remember(await self._folder.identity())
+        return table
 
     async def _find(self, collection: str) -> AsyncTable | None:
         check_name(collection)
         if collection not in self._tables:
+            folder = await self._folder.identity()
             try:
                 self._tables[collection] = await (await self._connect()).open_table(collection)
             except ValueError as err:
                 if "not found" not in str(err):
                     raise
-                await self._folder.check()
+                await self._check_folder()
                 return None
-            await self._folder.remember()
+            self._folder.remember(folder)
         return self._tables[collection]
+
+    async def _check_folder(self) -> None:
+        """Raise Unavailable when the folder is not the one of before, unless it holds collections: one that was put back."""
+        if not await self._folder.is_another():
+            return
+        folder = await self._folder.identity()
+        if folder is None or not (await (await self._connect()).list_tables(limit=1)).tables:
+            raise Unavailable(
+                "the vector store is not where it was: an empty folder, or none, is at vector_store.uri; "
+                "mount its volume again, or start the replicas anew if it was emptied on purpose"
+            )
+        self._folder.remember(folder)
 
     async def _get(self, collection: str) -> AsyncTable:
         table = await self._find(collection)
@@ -263,11 +281,12 @@ class LanceStore:
             raise Unavailable(f"collection {collection!r} cannot be read now") from err
 
     async def _anew(self, collection: str, write: Callable[[], Awaitable[Result]]) -> Result:
-        """Write again through a fresh handle when files went away under the cached one, so that nothing was written."""
+        """Write, and again through a fresh handle when files went away under the cached one, so that nothing was written."""
+        await self._check_folder()
         try:
-            return await write()
+            return await reached(collection, write)
         except (RuntimeError, OSError) as err:
             if "Not found" not in str(err):
                 raise
         self._tables.pop(collection, None)
-        return await write()
+        return await reached(collection, write)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
 
 def storage_options(uri: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return LanceDB's storage options for a store's URI; none for a folder.
+    """Return LanceDB's storage options for a store's URI.
 
-    LanceDB reads keys, region and ``AWS_ENDPOINT_URL`` by itself, but not ``AWS_ENDPOINT_URL_S3``, and refuses an endpoint
-    without TLS unless it is told that one is meant: https://docs.rs/object_store, AmazonS3ConfigKey and ClientConfigKey.
+    It reads keys, region and endpoint by itself, but refuses an endpoint without TLS unless it is told that one is meant:
+    https://docs.rs/object_store, ``ClientConfigKey::AllowHttp``.
     """
-    if not uri.startswith("s3://"):
-        return {}
-    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or environ.get("AWS_ENDPOINT") or ""
-    options = {"aws_endpoint": endpoint} if endpoint else {}
-    return {**options, "allow_http": "true"} if endpoint.startswith("http://") else options
+    is_plain = any(environ.get(name, "").startswith("http://") for name in ENDPOINTS)
+    return {"allow_http": "true"} if is_plain and uri.startswith("s3://") else {}

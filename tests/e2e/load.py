@@ -72,8 +72,12 @@ class Load:
                     data = line.removeprefix("data: ") or data
                     if data.startswith('{"error"'):
                         return "broken"
-                    self._open_tokens[session] = self._open_tokens.get(session, 0) + ('"content":' in data)
+                    self._open_tokens[session] = self._open_tokens.get(session, 0) + _has_text(line)
         except httpx.HTTPError as err:
             self.refusals.append(repr(err))
             return "silent" if data else "refused"
         return "whole" if data == "[DONE]" else "silent"
+
+
+def _has_text(line: str) -> bool:
+    return line.startswith("data: ") and '"content":"' in line and '"content":""' not in line

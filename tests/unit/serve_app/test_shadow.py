@@ -169,18 +169,30 @@ async def test_a_copy_does_not_wait_for_a_place() -> None:
 
 async def test_no_copy_takes_the_place_of_the_request_that_tells_whether_a_replica_is_well_again() -> None:
     clock = FakeClock()
-    made = shadowed(whole("a"), whole("b"), clock=clock)
+    made = shadowed(whole("a"), whole("b"), replicas=(*READY, entry("c2", "canary")), clock=clock)
+    for replica_id in ("c1", "c2"):
+        made.pool.judge(Lease(replica_id, "canary", "", has_adapter=True, _release=lambda: None), Outcome.UNREACHABLE)
+        clock.now_s += EJECTION.base_s
+        await ask(made)  # its prefix leads to one of the two
+        await settled(made)
+        trial = made.pool.try_lease(Target(*KEY, 2), prefix="k", exclude={"c1", "c2"} - {replica_id})
+        assert trial is not None
+        assert (trial.replica_id, trial.is_trial) == (replica_id, True)
+        made.pool.judge(trial, Outcome.OK)
+        trial.release()
+        asked = upstream_of(made).asked
+        [other] = {"c1", "c2"} - {replica_id}
+        assert asked == ["http://r1", f"http://{other}"]
+        asked.clear()
+
+
+async def test_a_copy_is_sent_to_the_last_replica_also_on_trial() -> None:
+    clock = FakeClock()
+    made = shadowed(whole("a"), whole("b"), clock=clock)  # or a variant that gets copies only would never get one again
     made.pool.judge(Lease("c1", "canary", "", has_adapter=True, _release=lambda: None), Outcome.UNREACHABLE)
     clock.now_s += EJECTION.base_s
     await ask(made)
-    trial = made.pool.try_lease(Target(*KEY, 2), prefix="k")
-    assert trial is not None
-    assert trial.is_trial
-    made.pool.judge(trial, Outcome.OK)
-    trial.release()
-    await ask(made)
-    stats = await settled(made)
-    assert (stats.dropped, stats.copied) == (Counter(busy=1), 1)
+    assert (await settled(made)).copied == 1
 
 
 async def test_nothing_is_copied_while_requests_wait() -> None:

@@ -181,24 +181,58 @@ CALLS: dict[str, Callable[[LanceStore], Awaitable[object]]] = {
     "delete_documents": lambda store: store.delete_documents("docs", ["a"]),
     "set_attributes": lambda store: store.set_attributes("docs", "a", {"year": 1}),
     "finish": lambda store: store.finish("docs"),
+    "drop": lambda store: store.drop("docs"),
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
-async def test_a_store_whose_volume_goes_away_is_away_and_not_empty_and_is_not_written_to(tmp_path: Path, call: str) -> None:
-    folder, volume = tmp_path / "lance", tmp_path / "volume"
-    store = await filled(LanceStore(str(folder), refresh_s=0), document("a", "kept"))
-    folder.rename(volume)
-    folder.mkdir()  # a mount point without its volume
-    for _ in range(2):
-        with pytest.raises(Unavailable, match=r"not where it was.* vector_store\.uri; mount its volume again"):
-            await CALLS[call](store)
-    assert list(folder.iterdir()) == []
-    folder.rmdir()
-    with pytest.raises(Unavailable, match="or none"):
+WRITES = {"create another", "replace_documents", "delete_documents", "set_attributes", "finish", "drop"}
+
+
+async def test_a_store_whose_volume_goes_away_is_away_and_not_empty(tmp_path: Path) -> None:
+    for call, made in CALLS.items():
+        folder, volume = tmp_path / call / "lance", tmp_path / call / "volume"
+        store = await filled(LanceStore(str(folder), refresh_s=0), document("a", "kept"))
+        folder.rename(volume)
+        folder.mkdir()  # a mount point without its volume
+        for _ in range(2):
+            with pytest.raises(Unavailable, match=r"not where it was.* vector_store\.uri; mount its volume again"):
+                await made(store)
+        assert list(folder.iterdir()) == []
+        folder.rmdir()
+        with pytest.raises(Unavailable, match="or none"):
+            await made(store)
+        volume.rename(folder)
+        assert await found(store, "kept") == ["kept"]
+
+
+@pytest.mark.parametrize("refresh_s", [0.0, 60.0])
+@pytest.mark.parametrize("has_rows", [False, True])
+async def test_nothing_is_written_where_the_volume_of_a_store_was(tmp_path: Path, refresh_s: float, has_rows: bool) -> None:
+    for call in WRITES:
+        folder, volume = tmp_path / call / "lance", tmp_path / call / "volume"
+        store = await filled(LanceStore(str(folder), refresh_s=refresh_s), *([document("a", "kept")] if has_rows else []))
+        folder.rename(volume)
+        folder.mkdir()
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="not where it was"):
+                await CALLS[call](store)
+        assert list(folder.iterdir()) == []
+        folder.rmdir()
+        volume.rename(folder)
         await CALLS[call](store)
-    volume.rename(folder)
+
+
+async def test_a_volume_that_is_put_back_as_another_one_is_known_again(tmp_path: Path) -> None:
+    folder, copy = tmp_path / "lance", tmp_path / "copy"
+    store = await filled(LanceStore(str(folder), refresh_s=0), document("a", "kept"))
+    shutil.copytree(folder, copy)
+    folder.rename(tmp_path / "old")
+    copy.rename(folder)
+    await store.create("another", PRINT)
     assert await found(store, "kept") == ["kept"]
+    shutil.rmtree(folder)
+    with pytest.raises(Unavailable, match="not where it was"):
+        await store.describe("another")
 
 
 async def test_a_collection_that_was_dropped_and_made_again_is_written_to(tmp_path: Path) -> None:

@@ -14,18 +14,23 @@ from serve_app.ports import free_ports
 
 PRINT = EmbeddingFingerprint("org/fake", dimension=2, normalized=True)
 URI = "s3://bucket/lance"
-PLAIN = {"aws_endpoint": "http://minio:9000", "allow_http": "true"}
+PLAIN = {"allow_http": "true"}
 
 
 @pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+def server() -> Iterator[ThreadedMotoServer]:
+    made = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def endpoint(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> str:
     host, port = server.get_host_and_port()
     use(monkeypatch, endpoint := f"http://{host}:{port}")
     boto3.client("s3").create_bucket(Bucket="bucket")
-    yield endpoint
-    server.stop()
+    return endpoint
 
 
 def use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
@@ -53,9 +58,22 @@ async def test_a_collection_in_s3_is_written_and_searched_with_the_variables_of_
 
 async def test_an_object_store_that_does_not_answer_is_told_without_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, f"http://127.0.0.1:{free_ports(1)[0]}")
-    with pytest.raises(Unavailable, match=r"cannot be opened; vector_store\.uri says where") as caught:
+    with pytest.raises(Unavailable, match=r"cannot be opened: the object store of vector_store\.uri does not answer") as caught:
         await LanceStore(URI).describe("docs")
     assert "127.0.0.1" not in str(caught.value)
+
+
+async def test_a_write_that_the_object_store_does_not_answer_is_told_as_well(endpoint: str, server: ThreadedMotoServer) -> None:
+    store = LanceStore(URI)
+    await store.create("docs", PRINT)
+    server.stop()
+    with pytest.raises(Unavailable, match=r"'docs' cannot be written: the object store of vector_store\.uri"):
+        await store.replace_documents("docs", [document("a", "lost")])
+
+
+async def test_a_bucket_that_is_not_there_is_no_outage(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="NoSuchBucket"):
+        await LanceStore("s3://another/lance").describe("docs")
 
 
 @pytest.mark.parametrize(
@@ -63,11 +81,11 @@ async def test_an_object_store_that_does_not_answer_is_told_without_its_address(
     [
         ("./data/lance", {"AWS_ENDPOINT_URL": "http://minio:9000"}, {}),
         (URI, {}, {}),
-        (URI, {"AWS_ENDPOINT_URL": "https://minio"}, {"aws_endpoint": "https://minio"}),
+        (URI, {"AWS_ENDPOINT_URL": "https://minio"}, {}),
         (URI, {"AWS_ENDPOINT_URL": "http://minio:9000"}, PLAIN),
         (URI, {"AWS_ENDPOINT": "http://minio:9000"}, PLAIN),
         (URI, {"AWS_ENDPOINT_URL_S3": "http://minio:9000", "AWS_ENDPOINT_URL": "https://sts"}, PLAIN),
     ],
 )
-def test_an_endpoint_is_named_as_boto3_has_it(uri: str, environ: Mapping[str, str], options: Mapping[str, str]) -> None:
+def test_an_endpoint_without_tls_is_meant(uri: str, environ: Mapping[str, str], options: Mapping[str, str]) -> None:
     assert storage_options(uri, environ) == options
