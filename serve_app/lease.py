@@ -32,6 +32,7 @@ class Lease:
     is_lost: bool = False  # the directory has forgotten the replica, and not because it drained
     on_lost: Callable[[], None] | None = field(default=None, repr=False)  # called at most once, when that happens
     number: int = 0  # among its replica set's requests
+    is_suspect: bool = False  # its replica was left alone for what it failed since this was sent
     is_trial: bool = False  # what becomes of it decides whether the replica is trusted again
     _is_open: bool = True
 

@@ -28,7 +28,7 @@ from serve_app.usage import told_usage
 
 LEAST_WAIT_S = 10.0
 BY_SAME = 32  # later requests that the same replica has answered
-BY_OTHERS = 64  # later ones that the variant's replicas have, while this one has begun nothing
+BY_OTHERS = 64  # later ones that the variant's replicas have, while this one has begun nothing, or was ejected
 AS_LONG = 0.5  # of a prompt: shorter ones may overtake it
 LOOK_EVERY_S = 1.0
 MOST_LOOKED_AT = 16  # of a replica's streams, and of its whole answers, at a time, the oldest first
@@ -67,6 +67,7 @@ class _Wait:
     is_stream: bool
     tokens: int  # that it waits for at most
     sent_s: float
+    lease: Lease
     rescue: Callable[[], bool]
 
 
@@ -114,7 +115,7 @@ class Overtaken:
         replica = variant.replicas.setdefault(lease.replica_id, _Replica())
         most = most_tokens(body)
         needs = 1 if attempt.is_stream else most
-        wait = _Wait(next(self._numbers), len(request.body), attempt.is_stream, needs or 0, self._clock(), rescue)
+        wait = _Wait(next(self._numbers), len(request.body), attempt.is_stream, needs or 0, self._clock(), lease, rescue)
         replica.used_s = wait.sent_s
         attempt.on_end = _marking(attempt, wait, (replica.marks, variant.marks), most=most if _has_one_choice(body) else None)
         waits = replica.streams if wait.is_stream else replica.wholes
@@ -215,4 +216,6 @@ def _tokens(attempt: Attempt, most: int) -> int:
 def _is_overtaken(wait: _Wait, at: _Marks, everywhere: _Marks) -> bool:
     if at.passed(wait) >= BY_SAME:
         return True
-    return at.last_s < wait.sent_s and everywhere.passed(wait) >= BY_OTHERS
+    # The replica has answered none that came later, or has been left alone since and gets few that could overtake this one.
+    is_apart = at.last_s < wait.sent_s or wait.lease.is_suspect
+    return is_apart and everywhere.passed(wait) >= BY_OTHERS

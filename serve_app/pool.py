@@ -123,7 +123,9 @@ class ReplicaPool:
     def judge(self, lease: Lease, outcome: Outcome) -> None:
         """Learn what became of a lease's request. A replica that fails is left alone; Serve's health checks decide its fate."""
         replica = self._replicas.get(lease.replica_id)
-        if replica is not None and not lease.is_lost and replica.home.judge(replica, outcome, lease.number):
+        if replica is None or lease.is_lost or replica.is_old_news(lease.number, outcome):
+            return
+        if replica.home.judge(replica, outcome, lease.number):
             self.ejections[*_key(replica.entry), outcome.value] += 1
 
     def begin(self, lease: Lease) -> None:

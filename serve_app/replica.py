@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from serve_app.contracts import ReplicaEntry, ReplicaState
 from serve_app.lease import Lease
 from serve_app.outliers import Health
+from serve_app.rollout.telemetry import FAILURES, Outcome
 
 if TYPE_CHECKING:
     from serve_app.replica_set import ReplicaSet
@@ -25,6 +26,7 @@ class Replica:
     health: Health = field(default_factory=Health)
     open: dict[int, Lease] = field(default_factory=dict)  # by the number that ``ReplicaSet.take`` gave
     probe: int = 0  # number of the request that it is tried with; 0: none
+    told_apart: int = 0  # number of its last ejection: what was sent before says nothing of it any more
     is_known: bool = False  # to the directory
     is_counted: bool = False  # ready and trusted: part of the mean load
     is_leaving: bool = False  # it said so itself
@@ -39,6 +41,20 @@ class Replica:
     def is_ready(self) -> bool:
         """Whether the directory says that it takes new work."""
         return self.entry.state is ReplicaState.READY
+
+    def is_old_news(self, number: int, outcome: Outcome) -> bool:
+        """Whether a failure is one of a request that was sent before an ejection, which says nothing new after it.
+
+        Else a replica that forgot dozens of requests and is well again would be ejected for each few of them, every time for
+        longer.
+        """
+        return outcome in FAILURES and 0 < number < self.told_apart
+
+    def tell_apart(self, number: int) -> None:
+        """Note an ejection: the requests that are open now are those that it may have forgotten."""
+        self.told_apart = number
+        for lease in self.open.values():
+            lease.is_suspect = True
 
     def lose(self) -> None:
         """Tell the open requests that the directory has forgotten it; one that drains only ended before they did."""

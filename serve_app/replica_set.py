@@ -111,6 +111,7 @@ class ReplicaSet:
         is_ejected = verdict is Verdict.EJECT or (verdict is Verdict.SUSPECT and self._can_spare(replica))
         if is_ejected:
             health.eject(outcome.value, self.ejection, self._clock())
+            replica.tell_apart(next(self._numbers))
         elif verdict is Verdict.TRUST or (is_probe and verdict is Verdict.SUSPECT):
             health.trust(self._clock())
         if is_ejected or is_probe or was_outlier:

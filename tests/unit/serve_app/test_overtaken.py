@@ -15,6 +15,7 @@ from serve_app.call import Reply
 from serve_app.config_router import RetryBudgetConfig
 from serve_app.engine_errors import UpstreamRejected
 from serve_app.overtaken import BY_OTHERS, BY_SAME, FORGET_S, LEAST_WAIT_S, MOST_AT_ONCE, MOST_LOOKED_AT, most_tokens
+from serve_app.replica_set import EJECTION
 from serve_app.rollout.telemetry import Outcome
 from tests.unit.serve_app.fakes import (
     SSE,
@@ -58,6 +59,23 @@ async def test_so_is_one_at_a_replica_that_answers_nothing_while_the_others_do(b
     await lab.answered(BY_OTHERS, at="r1", body=body)
     await lab.look()
     assert asking.result().body == RESCUED.parts[0]
+    assert leases_of(lab.it) == 0
+
+
+async def test_a_replica_that_is_well_again_is_not_left_alone_for_each_few_of_those_that_it_forgot() -> None:
+    lab = Lab()
+    hung = [await lab.hang(STREAM) for _ in range(4 * MOST_AT_ONCE)]
+    await lab.answered(BY_OTHERS, at="r1")
+    await lab.look()
+    assert [asking.done() for asking in hung].count(True) == MOST_AT_ONCE
+    assert list(lab.it.pool.ejected()) == ["r0"]
+    lab.clock.now_s += EJECTION.base_s
+    await lab.answered(1, at="r0")  # the trial; and it gets few that could overtake what it has forgotten
+    for _ in range(3):
+        assert lab.it.pool.ejected() == {}
+        await lab.look(1.0)
+    assert [asking.done() for asking in hung].count(True) == 4 * MOST_AT_ONCE
+    assert lab.it.pool.ejected() == {}
     assert leases_of(lab.it) == 0
 
 

@@ -230,6 +230,28 @@ async def test_a_replica_that_failed_is_left_alone_for_a_while(way: Callable[[Re
     assert (await lease(made)).replica_id == "r1"
 
 
+async def test_what_was_sent_before_an_ejection_says_nothing_once_the_replica_is_trusted_again() -> None:
+    clock = FakeClock()
+    made = pool("r1", "r2", clock=clock)
+    target = Target("chat", "stable", 100)
+    old = [await lease(made, target=target, exclude=("r2",)) for _ in range(4 * EJECTION.consecutive_failures)]
+    for each in old[: EJECTION.consecutive_failures]:
+        made.judge(each, Outcome.TIMEOUT)
+    assert list(made.ejected()) == ["r1"]
+    assert [each.is_suspect for each in old] == [True] * len(old)
+    clock.now_s += EJECTION.base_s
+    trial = await lease(made, target=target, exclude=("r2",))
+    made.judge(trial, Outcome.OK)
+    for each in old[EJECTION.consecutive_failures :]:
+        made.judge(each, Outcome.TIMEOUT)
+    assert made.ejected() == {}
+    new = [await lease(made, target=target, exclude=("r2",)) for _ in range(EJECTION.consecutive_failures)]
+    assert [each.is_suspect for each in (trial, *new)] == [False] * (1 + len(new))
+    for each in new:
+        made.judge(each, Outcome.TIMEOUT)
+    assert list(made.ejected()) == ["r1"]
+
+
 @pytest.mark.usefixtures("quick")
 async def test_those_who_wait_notice_the_end_of_an_ejection() -> None:
     clock = FakeClock()
