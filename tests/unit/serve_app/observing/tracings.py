@@ -119,6 +119,7 @@ class _To(HandleRetriever):
 
 class _ToEmbedder(HandleEmbedder):
     def __init__(self, target: object) -> None:
+        super().__init__("embedder.minilm")
         self._handle: LazyHandle = Elsewhere(target)  # type: ignore[assignment]
 
 
