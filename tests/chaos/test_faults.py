@@ -151,7 +151,8 @@ def test_a_worker_that_is_lost_is_made_up_for_before_its_successors_are_there(
         began_s = time.monotonic()
         cluster.lose(lost)
         effect = watched(load, "worker node lost, nothing starts in its place", began_s=began_s, back_s=began_s, note=note)
-    wait_until(lambda: len(cluster.living()) < len(cluster.nodes), within_s=60)  # or the dead node would be taken for the new one
+    # Or the dead node would be taken for the one that joins.
+    wait_until(lambda: len(cluster.living()) < len(cluster.nodes), within_s=60)
     cluster.start(lost)
     wait_until(lambda: all(len(cluster.running(*part)) >= 2 for part in two_copies()), within_s=BACK_WITHIN_S)
     assert_nothing_lost(effect)
