@@ -252,9 +252,9 @@ class LanceStore:
 
     async def _check_folder(self) -> None:
         """Raise Unavailable when the folder is not the one of before, unless it holds collections: one that was put back."""
-        if not await self._folder.is_another():
-            return
         folder = await self._folder.identity()
+        if not self._folder.is_another(folder):
+            return
         if folder is None or not (await (await self._connect()).list_tables(limit=1)).tables:
             raise Unavailable(
                 "the vector store is not where it was: an empty folder, or none, is at vector_store.uri; "

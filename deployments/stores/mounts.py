@@ -35,6 +35,6 @@ class StoreFolder:
         """Take a folder for the right one: a collection was found in it."""
         self._known = identity or self._known
 
-    async def is_another(self) -> bool:
-        """Whether another folder, or none, is where collections were found before."""
-        return self._known is not None and await self.identity() != self._known
+    def is_another(self, identity: Identity) -> bool:
+        """Whether this is not the folder in which collections were found before."""
+        return self._known is not None and identity != self._known
