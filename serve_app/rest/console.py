@@ -28,6 +28,9 @@ HEADERS = (
 )
 _NO_KEYS, _HAS_KEYS = b'data-keys="off"', b'data-keys="on"'
 CONSOLE = Operation("A page that shows the platform and tries its models", "operations", answers={"text/html": NOTHING})
+MOVED = Operation(
+    "The way to that page, for who asks with a slash at the end", "operations", answers={"text/html": NOTHING}, status=308
+)
 PART = Operation(
     "A script, a style sheet or a picture of that page",
     "operations",
@@ -45,6 +48,7 @@ class ConsoleRoutes:
     def routes(self) -> Iterator[Route]:
         """Yield the routes."""
         yield Route("GET", PAGE, self._page, is_open=True, operation=CONSOLE)
+        yield Route("GET", f"{PAGE}/", self._moved, is_open=True, operation=MOVED)
         yield Route("GET", PARTS, self._part, is_open=True, operation=PART)
 
     async def _page(self, _: Request, answer: Answer) -> None:
@@ -52,6 +56,12 @@ class ConsoleRoutes:
         if self._has_keys():
             page = page.replace(_NO_KEYS, _HAS_KEYS)
         await answer.bytes(page, content_type="text/html; charset=utf-8", headers=HEADERS)
+
+    async def _moved(self, _: Request, answer: Answer) -> None:
+        # Relative, as the page's own addresses are: a gateway may have taken a prefix off the path.
+        await answer.bytes(
+            b"", content_type="text/html; charset=utf-8", status=308, headers=(*HEADERS, ("location", "../console"))
+        )
 
     async def _part(self, request: Request, answer: Answer) -> None:
         name = request.params["file"]

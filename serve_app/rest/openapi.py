@@ -110,7 +110,7 @@ def _described(route: Route, operation: Operation, schemas: Json, *, has_keys: b
 
 def _operation_id(route: Route) -> str:
     words = [word for word in route.template.replace("{", "").replace("}", "").replace(".", "/").split("/") if word]
-    return "_".join([route.method.lower(), *words])
+    return "_".join([route.method.lower(), *words, *(["slash"] if route.template.endswith("/") else [])])
 
 
 def _parameters(route: Route, operation: Operation) -> list[Json]:

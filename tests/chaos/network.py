@@ -8,13 +8,15 @@ import shutil
 import subprocess
 from types import TracebackType
 
+TOOLS = {"ip": "iproute2", "iptables": "iptables", "redis-server": "redis-server"}  # and their Debian packages
+
 
 def why_not_here() -> str:
     """Return what is missing for namespaces on this machine; empty where nothing is."""
-    missing = [tool for tool in ("ip", "iptables", "redis-server") if shutil.which(tool) is None]
+    missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
     if missing:
-        return f"needs {', '.join(missing)}"
-    return "" if os.geteuid() == 0 else "needs root for network namespaces"
+        return f"needs {', '.join(missing)}: apt-get install {' '.join(missing)}"
+    return "" if os.geteuid() == 0 else "needs root, for network namespaces"
 
 
 class Network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import httpx
 import pytest
 
 from serve_app.config import AuthConfig
@@ -28,6 +29,12 @@ async def test_everything_is_open_and_kept_to_this_platform(path: str) -> None:
     assert (response.status_code, response.headers["content-type"]) == (200, f"{expected}; charset=utf-8")
     named = ("content-security-policy", "x-content-type-options", "referrer-policy", "cache-control")
     assert [response.headers[name] for name in named] == [POLICY, "nosniff", "no-referrer", "no-store"]
+
+
+async def test_a_slash_at_the_end_leads_to_the_page_behind_any_prefix() -> None:
+    response = await request(ready(auth=KEYS), "GET", "/console/")
+    assert (response.status_code, response.headers["location"]) == (308, "../console")
+    assert httpx.URL("http://gateway/some/prefix/console/").join(response.headers["location"]).path == "/some/prefix/console"
 
 
 def test_the_policy_allows_nothing_inline_and_no_other_host() -> None:
