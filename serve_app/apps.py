@@ -43,6 +43,7 @@ _HEALTH: Json = {"health_check_period_s": 10.0, "health_check_timeout_s": 120.0}
 # Serve's default, a second event loop for our code, costs two tasks and a thread switch per token of a stream; what the
 # Router does there is short. Read when the replica's process starts.
 _ROUTER_ENV = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
+_COUNTS = frozenset({"replicas", "autoscaling", "max_replicas_per_node"})  # of replicas: no part of what one is made of
 _MANY = 100_000  # requests that Serve may send at once: our own limits are the ones that count
 _GRPC_SERVICES = ["serve_app.rpc.services:add_inference", "serve_app.rpc.services:add_health"]
 _GRPC_MESSAGE_BYTES = 64 * 2**20  # both ways: vectors are larger than their texts
@@ -143,7 +144,7 @@ def _embedder_app(embedder: EmbedderConfig, *, is_budgeted: bool) -> Json:
         **STAGE_CALLS,
         "ray_actor_options": actor_options(cpus=float(embedder.threads), accelerator=embedder.accelerator),
     }
-    args = {"config": _written(embedder, without={"replicas", "autoscaling"})}
+    args = {"config": _written(embedder, without=_COUNTS)}
     return _app(embedder_app(embedder.name), "build_embedder", args=args, deployment=deployment)
 
 
@@ -158,7 +159,7 @@ def _retriever_app(config: PlatformConfig) -> Json:
     args = {
         "bindings": [list(pair) for pair in bindings],
         "store": _written(config.vector_store),
-        "config": _written(config.retriever, without={"replicas", "autoscaling", "cpus"}),
+        "config": _written(config.retriever, without={*_COUNTS, "cpus"}),
     }
     return _app(RETRIEVER_APP, "build_retriever", args=args, deployment=deployment)
 
@@ -199,7 +200,7 @@ def _runs(variant: VariantConfig) -> bool:
 
 
 def _replicas(stage: Stage, *, is_budgeted: bool = False) -> Json:
-    """Return the options of a deployment that say how many replicas it has.
+    """Return the options of a deployment that say how many replicas it has, in all and on a node.
 
     A number that is fixed is a range of one: what has a policy from the start needs no restart to begin to scale.
     ``is_budgeted``: its least number is the policy's affair too, since Serve would take accelerators that others hold still.
@@ -218,7 +219,8 @@ def _replicas(stage: Stage, *, is_budgeted: bool = False) -> Json:
         # changes would restart every replica. What a policy goes by reaches it another way.
         "policy": {"policy_function": "autoscaling.policy:QueueDepthPolicy", "policy_kwargs": {}},
     }
-    return {"autoscaling_config": options}
+    spread = {} if stage.max_replicas_per_node is None else {"max_replicas_per_node": stage.max_replicas_per_node}
+    return {"autoscaling_config": options, **spread}
 
 
 def _router_app(config: PlatformConfig, *, is_local_only: bool) -> Json:

@@ -43,8 +43,10 @@ from serve_app.config_rules import (
     reference_problems,
     refuse,
     share_problems,
+    spread_problems,
 )
 from serve_app.config_scaling import AutoscalingConfig as AutoscalingConfig
+from serve_app.config_scaling import ReplicasPerNode
 from serve_app.config_scaling import ScalingConfig as ScalingConfig
 from serve_app.config_scaling import StageScalingConfig as StageScalingConfig
 from serve_app.config_sources import Source as Source
@@ -72,6 +74,7 @@ class VariantConfig(Config):
     cpus: float = Field(1.0, gt=0, description="CPU cores reserved for each rank.")
     replicas: int = Field(1, ge=0, description="Number of replicas when `autoscaling` is absent.")
     autoscaling: AutoscalingConfig | None = Field(None, description="Scale by queue depth; absent means fixed.")
+    max_replicas_per_node: ReplicasPerNode = None
     max_leases: int = Field(256, ge=1, description="Requests one Router may have open on one replica.")
     drain_timeout_s: float = Field(600.0, gt=0, description="Seconds open streams may take before a replica stops.")
     price_per_hour: float | None = Field(
@@ -126,6 +129,7 @@ class EmbedderConfig(Config):
     source: Source = Field(description="Hugging Face id or folder of a sentence-transformers model.")
     replicas: int = Field(1, ge=1, description="Number of replicas when `autoscaling` is absent.")
     autoscaling: StageScalingConfig | None = Field(None, description="Scale by texts that wait; absent means fixed.")
+    max_replicas_per_node: ReplicasPerNode = None
     max_batch_size: int = Field(32, ge=1, description="Most texts embedded in one forward pass.")
     batch_wait_s: float = Field(0.005, ge=0, description="Seconds to wait for a batch to fill.")
     threads: int = Field(1, ge=1, description="Torch threads per replica.")
@@ -168,6 +172,7 @@ class RouterConfig(Config):
     autoscaling: StageScalingConfig | None = Field(
         None, description="Scale by how busy the Routers' processes are; absent means fixed."
     )
+    max_replicas_per_node: ReplicasPerNode = None
     cpus: float = Field(1.0, gt=0, description="CPU cores reserved for each Router replica.")
     max_open_requests: int = Field(10_000, ge=1, description="Requests one Router replica may have open.")
     drain_timeout_s: float = Field(600.0, gt=0, description="Seconds open streams may take before a Router stops.")
@@ -210,6 +215,7 @@ class RetrieverConfig(Config):
 
     replicas: int = Field(1, ge=1, description="Number of replicas when `autoscaling` is absent.")
     autoscaling: StageScalingConfig | None = Field(None, description="Scale by searches that wait; absent means fixed.")
+    max_replicas_per_node: ReplicasPerNode = None
     max_concurrent_searches: int = Field(16, ge=1, description="Searches in the store at a time per replica; others wait.")
     cpus: float = Field(0.5, gt=0, description="CPU cores reserved for each replica.")
 
@@ -255,6 +261,6 @@ class PlatformConfig(Config):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         references = (name_problems, reference_problems, pin_problems, override_problems, key_problems)
-        checks = (*references, accelerator_problems, budget_problems)
+        checks = (*references, accelerator_problems, budget_problems, spread_problems)
         refuse(problem for check in checks for problem in check(self))
         return self

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from serve_app.config_fields import Config
 from serve_app.config_rules import PlacedError
+
+# Serve's own name and range. Without it, Serve spreads replicas over nodes with room when it places them, and never moves them.
+ReplicasPerNode = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=100,
+        description="Most replicas on one node: with 1, a node that is lost takes one of them along. What finds no such node "
+        "waits for one. Absent: any number.",
+    ),
+]
 
 
 class StageScalingConfig(Config):

@@ -108,6 +108,7 @@ def run(config: PlatformConfig, *, host: str, port: int, grpc_port: int | None =
     except ClusterError as err:
         raise CommandError(str(err)) from err
     schema = build_schema(config, http_port=port, http_host=host, grpc_port=chosen)
+    require_one_node_is_enough(schema)
     cluster = LocalCluster(num_cpus=cpus_needed(schema))
     try:
         require_disk(cluster)
@@ -175,6 +176,16 @@ def require_room(config: PlatformConfig, nodes: Sequence[Mapping[str, float]]) -
                 has = ", ".join(f"{node.get('GPU', 0):g} accelerators and {node['CPU']:g} CPU" for node in nodes)
                 fix = "change its accelerator or parallel sizes, or run it where there are such nodes"
                 raise CommandError(f"{model.name}.{variant.name} can never start: {missing}; this machine has {has}; {fix}")
+
+
+def require_one_node_is_enough(schema: Json) -> None:
+    """Raise CommandError for a part that wants its replicas on several nodes: this machine is one, and they would wait."""
+    for app in schema["applications"]:
+        for deployment in app["deployments"]:
+            most = deployment.get("max_replicas_per_node")
+            if most is not None and (wanted := deployment["autoscaling_config"]["min_replicas"]) > most:
+                fix = "leave `max_replicas_per_node` out here, or ask for fewer replicas"
+                raise CommandError(f"{app['name']} wants {wanted} replicas, {most} a node, and this machine is one node; {fix}")
 
 
 def require_disk(cluster: LocalCluster) -> None:

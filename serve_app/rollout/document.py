@@ -36,7 +36,7 @@ from serve_app.contracts import AdapterTag
 from serve_app.rollout.table import Share, Split
 
 # Changing these in place does not restart replicas, so they are no part of what a replica is made of.
-NOT_IN_ARGS = frozenset({"weight", "replicas", "autoscaling", "max_leases", "price_per_hour"})
+NOT_IN_ARGS = frozenset({"weight", "replicas", "autoscaling", "max_replicas_per_node", "max_leases", "price_per_hour"})
 
 
 class RoutedVariant(Config):

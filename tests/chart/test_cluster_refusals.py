@@ -79,6 +79,24 @@ CASES: dict[str, tuple[Json, str]] = {
         {"platform": {"router": {"replicas": 4}}, "workerGroups": [{"name": "cpu", "cpus": 4}]},
         "take 5.2 CPU together, and all groups at their most have 4;",
     ),
+    "fewer-pods-than-replicas-that-share-none": (
+        {"platform": {"router": {"max_replicas_per_node": 1}}, "workerGroups": [{"name": "cpu", "cpus": 64}]},
+        "platform.router.max_replicas_per_node: 2 replicas need 2 pods, and all worker groups at their most have 1; raise",
+    ),
+    "fewer-accelerated-pods-than-replicas-that-share-none": (
+        {
+            "platform": models({**L40S, "replicas": 5, "max_replicas_per_node": 2}),
+            "workerGroups": [
+                {"name": "cpu", "maxReplicas": 9},
+                {"name": "l40s", "accelerator": "L40S", "gpus": 4, "maxReplicas": 2},
+            ],
+        },
+        "workerGroups: 5 replicas on L40S need 3 pods (`max_replicas_per_node`), and the groups at their most have 2; raise",
+    ),
+    "replicas-of-stages-that-are-to-share-no-node": (
+        {"platform": models({**L40S, "engine": {"pipeline_parallel_size": 2}, "max_replicas_per_node": 1})},
+        "platform.models[0].variants[0].max_replicas_per_node: Ray Serve takes no such limit where pipeline_parallel_size",
+    ),
 }
 
 
@@ -89,6 +107,10 @@ def test_what_would_never_run_is_told(case: str) -> None:
 
 
 FINE: dict[str, Json] = {
+    "pods-for-replicas-that-share-none": {
+        "platform": models({**L40S, "replicas": 4, "max_replicas_per_node": 2}),
+        "workerGroups": [{"name": "cpu"}, {"name": "l40s", "accelerator": "L40S", "gpus": 4, "maxReplicas": 2}],
+    },
     "own-environment": pod(env=[{"name": "HF_ENDPOINT", "value": "https://hub.example.org"}]),
     "keys-of-another-volume": {
         "apiKeys": {"existingSecret": ""},

@@ -71,7 +71,18 @@ def rendered(values: Json, folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     return found
 
 
-VALUES = {"defaults": {}, **{file.name.removesuffix("-values.yaml"): ci_values(file) for file in CI_FILES}}
+APART: Json = {"replicas": 2, "max_replicas_per_node": 1}
+SPREAD: Json = {
+    "platform": {
+        "models": [{"name": "chat", "variants": [{"name": "stable", "source": "org/model", **APART}]}],
+        "embedders": [{"name": "minilm", "source": "org/minilm", **APART}],
+        "vector_store": {"uri": "s3://collections/lance"},
+        "vector_stores": {"embedder": "minilm"},
+        "retriever": APART,
+        "router": APART,
+    }
+}
+VALUES = {"defaults": {}, "spread": SPREAD, **{file.name.removesuffix("-values.yaml"): ci_values(file) for file in CI_FILES}}
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -120,3 +131,9 @@ def test_large_numbers_stay_whole() -> None:
     assert document["limits"]["max_body_bytes"] == 104857600
     router = config["applications"][-1]["deployments"][0]["ray_actor_options"]["runtime_env"]["env_vars"]
     assert router["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] == "105906176"
+
+
+def test_every_part_that_is_to_be_spread_is() -> None:
+    deployments = [deployment for app in serve_config(SPREAD)["applications"] for deployment in app["deployments"]]
+    spread = {each["name"] for each in deployments if each.get("max_replicas_per_node") == 1}
+    assert spread == {"LLM", "Embedder", "Retriever", "Router"}

@@ -32,13 +32,16 @@ class EnginePlatform:
     def __init__(self, config: dict[str, Any], *, has_two_nodes: bool = False, env: Mapping[str, str] | None = None) -> None:
         self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._config = PlatformConfig.model_validate(config)
-        # Both nodes share this machine's ports, so one proxy must do.
-        self._schema = {**build_schema(self._config, http_port=self.port, http_host="127.0.0.1", grpc_port=None)}
-        self._schema["proxy_location"] = "HeadOnly"
+        self._schema = self.schema(config)
         self._has_two_nodes = has_two_nodes
         self.cluster = LocalCluster(num_cpus=NODE_CPUS if has_two_nodes else cpus_needed(self._schema) + 1, env=env)
         self._second: subprocess.Popen[bytes] | None = None
+
+    def schema(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return what Serve gets for a configuration of this platform."""
+        made = build_schema(PlatformConfig.model_validate(config), http_port=self.port, http_host="127.0.0.1", grpc_port=None)
+        # Both nodes share this machine's ports, so one proxy must do.
+        return {**made, "proxy_location": "HeadOnly"}
 
     def __enter__(self) -> EnginePlatform:
         self.cluster.start()

@@ -16,7 +16,7 @@
 {{- $_ := set $deployment "max_queued_requests" 1024 -}}
 {{- $placement := include "manta.placement" (list $embedder.accelerator (dig "threads" 1 $embedder) 1 1) | fromYaml -}}
 {{- $_ := set $deployment "ray_actor_options" $placement.ray_actor_options -}}
-{{- $args := dict "config" (omit $embedder "replicas" "autoscaling") -}}
+{{- $args := dict "config" (omit $embedder "replicas" "autoscaling" "max_replicas_per_node") -}}
 {{- include "manta.app" (list (printf "embedder.%s" $embedder.name) "build_embedder" $args $deployment) -}}
 {{- end -}}
 
@@ -32,7 +32,7 @@
 {{- $_ := set $deployment "name" "LLM" -}}
 {{- $_ := set $deployment "max_ongoing_requests" 100000 -}}
 {{- $_ := set $deployment "graceful_shutdown_timeout_s" (dig "drain_timeout_s" 600 $variant) -}}
-{{- $args := dict "model" $model "config" (omit $variant "weight" "replicas" "autoscaling" "max_leases" "price_per_hour") -}}
+{{- $args := dict "model" $model "config" (omit $variant "weight" "replicas" "autoscaling" "max_replicas_per_node" "max_leases" "price_per_hour") -}}
 {{- include "manta.app" (list (printf "llm.%s.%s" $model $variant.name) "build_llm" $args $deployment) -}}
 {{- end -}}
 
@@ -78,7 +78,7 @@
 {{- range $pairs | uniq | sortAlpha -}}
 {{- $bindings = append $bindings (splitList " " .) -}}
 {{- end -}}
-{{- $args := dict "bindings" $bindings "store" (index . 1) "config" (omit $retriever "replicas" "autoscaling" "cpus") -}}
+{{- $args := dict "bindings" $bindings "store" (index . 1) "config" (omit $retriever "replicas" "autoscaling" "max_replicas_per_node" "cpus") -}}
 {{- $deployment := include "manta.replicas" (list $retriever 1 false) | fromYaml -}}
 {{- $_ := set $deployment "name" "Retriever" -}}
 {{- $_ := set $deployment "max_ongoing_requests" 256 -}}

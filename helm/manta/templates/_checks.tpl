@@ -80,6 +80,11 @@ release name: "{{ $name }}" must start with a letter and hold only a-z, 0-9 and 
 {{- $path := printf "platform.models[%d]" $m }}
 {{ include "manta.check.shares" (list (printf "%s.variants" $path) $model.variants "variant") }}
 {{ include "manta.check.rollout" (list $path $model.rollout $model.variants) }}
+{{- range $v, $variant := $model.variants }}
+{{- if and $variant.max_replicas_per_node (gt (dig "pipeline_parallel_size" 1 (default dict $variant.engine) | int) 1) }}
+{{ $path }}.variants[{{ $v }}].max_replicas_per_node: Ray Serve takes no such limit where pipeline_parallel_size is over 1; leave it out
+{{- end }}
+{{- end }}
 {{- range $a, $adapter := $model.adapters }}
 {{- if $adapter.versions }}
 {{ include "manta.check.shares" (list (printf "%s.adapters[%d].versions" $path $a) $adapter.versions "version") }}

@@ -17,11 +17,18 @@ the models, since those have the room. */}}
 {{- $cpus = addf $cpus (mulf .cpus .numOfHosts .min) -}}
 {{- end -}}
 {{- $room := 0.0 -}}
+{{- $pods := 0 -}}
 {{- range $groups -}}
 {{- $room = addf $room (mulf .cpus .numOfHosts .maxReplicas) -}}
+{{- $pods = add $pods (mul .numOfHosts .maxReplicas) -}}
 {{- end -}}
 {{- if gt (round $cpus 3) (float64 $room) }}
 workerGroups: the fewest replicas of all stages take {{ round $cpus 1 }} CPU together, and all groups at their most have {{ $room }}; raise `maxReplicas` or `cpus` of a group
+{{- end }}
+{{- range (include "manta.cpuStages" . | fromYaml).stages -}}
+{{- if gt (dig "minNodes" 0 . | int) (int $pods) }}
+platform.{{ .path }}.max_replicas_per_node: {{ .min }} replicas need {{ .minNodes }} pods, and all worker groups at their most have {{ $pods }}; raise `maxReplicas` of a group
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -35,10 +42,17 @@ workerGroups: the fewest replicas of all stages take {{ round $cpus 1 }} CPU tog
 {{- end -}}
 {{- end -}}
 {{- $room := 0 -}}
+{{- $pods := 0 -}}
 {{- range index . 2 -}}
-{{- if or (eq $kind "any") (has .accelerator (list "" $kind)) -}}
+{{- if and .gpus (or (eq $kind "any") (has .accelerator (list "" $kind))) -}}
 {{- $room = add $room (mul .gpus .numOfHosts .maxReplicas) -}}
+{{- $pods = add $pods (mul .numOfHosts .maxReplicas) -}}
 {{- end -}}
+{{- end -}}
+{{- range index . 1 -}}
+{{- if and (eq $kind .accelerator) (gt (int .minNodes) (int $pods)) }}
+workerGroups: {{ .min }} replicas on {{ $kind }} need {{ .minNodes }} pods (`max_replicas_per_node`), and the groups at their most have {{ $pods }}; raise `maxReplicas` of a group
+{{- end }}
 {{- end -}}
 {{- if gt (int $need) (int $room) }}
 workerGroups: the fewest replicas of all variants and embedders take {{ $need }} accelerators ({{ $kind }}) together, and the groups at their most have {{ $room }}; raise `maxReplicas` of a group

@@ -42,8 +42,8 @@ their first appearance. A change of this order, or a group that goes, makes Kube
 {{- $root := . -}}
 {{- $cpu := include "manta.cpuNeed" . | fromYaml -}}
 {{- $per := .Values.cpuWorkers.cpus -}}
-{{- $least := max .Values.cpuWorkers.minReplicas (divf $cpu.min $per | ceil | int) -}}
-{{- $most := max $least .Values.cpuWorkers.maxReplicas (divf $cpu.max $per | ceil | int) -}}
+{{- $least := max .Values.cpuWorkers.minReplicas (divf $cpu.min $per | ceil | int) (int $cpu.minNodes) -}}
+{{- $most := max $least .Values.cpuWorkers.maxReplicas (divf $cpu.max $per | ceil | int) (int $cpu.maxNodes) -}}
 {{- $groups := list (include "manta.group" (list $ (dict "name" "cpu" "minReplicas" $least "maxReplicas" $most)) | fromYaml) -}}
 {{- $needs := dict -}}
 {{- $order := list -}}

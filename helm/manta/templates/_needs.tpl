@@ -11,7 +11,7 @@
 {{- $pp := dig "pipeline_parallel_size" 1 $engine | int -}}
 {{- $bounds := include "manta.bounds" (list . 1) | fromYaml -}}
 {{- $cpus := mulf (dig "cpus" 1 .) $tp -}}
-{{- $needs = append $needs (dict "accelerator" .accelerator "gpus" $tp "numOfHosts" $pp "cpus" $cpus "min" $bounds.min "max" $bounds.max) -}}
+{{- $needs = append $needs (dict "accelerator" .accelerator "gpus" $tp "numOfHosts" $pp "cpus" $cpus "min" $bounds.min "max" $bounds.max "minNodes" $bounds.minNodes) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -19,21 +19,25 @@
 {{- if .accelerator -}}
 {{- $bounds := include "manta.bounds" (list . 1) | fromYaml -}}
 {{- $cpus := dig "threads" 1 . -}}
-{{- $needs = append $needs (dict "accelerator" .accelerator "gpus" 1 "numOfHosts" 1 "cpus" $cpus "min" $bounds.min "max" $bounds.max) -}}
+{{- $needs = append $needs (dict "accelerator" .accelerator "gpus" 1 "numOfHosts" 1 "cpus" $cpus "min" $bounds.min "max" $bounds.max "minNodes" $bounds.minNodes) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml (dict "needs" $needs) -}}
 {{- end -}}
 
-{{/* CPU cores that all replicas without an accelerator take, at their fewest and at their most. */}}
+{{/* CPU cores that all replicas without an accelerator take, and nodes that they have to be spread over, at their fewest and at their most. */}}
 {{- define "manta.cpuNeed" -}}
 {{- $min := 0.0 -}}
 {{- $max := 0.0 -}}
+{{- $minNodes := 0 -}}
+{{- $maxNodes := 0 -}}
 {{- range (include "manta.cpuStages" . | fromYaml).stages -}}
 {{- $min = addf $min (mulf .cpus .parts .min) -}}
 {{- $max = addf $max (mulf .cpus .parts .max) -}}
+{{- $minNodes = max $minNodes (dig "minNodes" 0 .) -}}
+{{- $maxNodes = max $maxNodes (dig "maxNodes" 0 .) -}}
 {{- end -}}
-{{- toYaml (dict "min" $min "max" $max) -}}
+{{- toYaml (dict "min" $min "max" $max "minNodes" $minNodes "maxNodes" $maxNodes) -}}
 {{- end -}}
 
 {{/* Every stage on CPU: `cpus` must be free on one node, `parts` times for each of its replicas. */}}

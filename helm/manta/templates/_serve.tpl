@@ -54,7 +54,7 @@
 {{- toYaml (set $app "deployments" (list (merge (index . 3) $health))) -}}
 {{- end -}}
 
-{{/* Options that say how many replicas a stage has. Takes (list stage fixed budgeted): fixed is its number without autoscaling. */}}
+{{/* Options that say how many replicas a stage has, in all and on a node. Takes (list stage fixed budgeted): fixed is its number without autoscaling. */}}
 {{- define "manta.replicas" -}}
 {{- $stage := index . 0 -}}
 {{- $bounds := include "manta.bounds" (list $stage (index . 1)) | fromYaml -}}
@@ -62,18 +62,27 @@
 {{- $scaling := dict "upscale_delay_s" 0.0 "downscale_delay_s" 0.0 "metrics_interval_s" 1.0 "look_back_period_s" 5.0 "policy" $policy -}}
 {{- $_ := set $scaling "min_replicas" (ternary 0 $bounds.min (index . 2)) -}}
 {{- $_ := set $scaling "max_replicas" $bounds.max -}}
-{{- toYaml (dict "autoscaling_config" $scaling) -}}
+{{- $options := dict "autoscaling_config" $scaling -}}
+{{- with $stage.max_replicas_per_node -}}
+{{- $_ := set $options "max_replicas_per_node" (int .) -}}
+{{- end -}}
+{{- toYaml $options -}}
 {{- end -}}
 
-{{/* Fewest and most replicas of a stage. Takes (list stage fixed). */}}
+{{/* Fewest and most replicas of a stage, and the nodes that they need. Takes (list stage fixed). */}}
 {{- define "manta.bounds" -}}
 {{- $stage := index . 0 -}}
 {{- $fixed := dig "replicas" (index . 1) $stage | int -}}
-{{- if $stage.autoscaling -}}
-min: {{ dig "min_replicas" 1 $stage.autoscaling | int }}
-max: {{ dig "max_replicas" 1 $stage.autoscaling | int }}
-{{- else -}}
-min: {{ $fixed }}
-max: {{ $fixed }}
+{{- $min := $fixed -}}
+{{- $max := $fixed -}}
+{{- with $stage.autoscaling -}}
+{{- $min = dig "min_replicas" 1 . | int -}}
+{{- $max = dig "max_replicas" 1 . | int -}}
 {{- end -}}
+{{- $bounds := dict "min" $min "max" $max "minNodes" 0 "maxNodes" 0 -}}
+{{- with $stage.max_replicas_per_node -}}
+{{- $_ := set $bounds "minNodes" (divf $min . | ceil | int) -}}
+{{- $_ := set $bounds "maxNodes" (divf $max . | ceil | int) -}}
+{{- end -}}
+{{- toYaml $bounds -}}
 {{- end -}}

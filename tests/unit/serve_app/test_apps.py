@@ -236,7 +236,23 @@ def test_how_many_replicas_a_stage_has_is_no_part_of_its_arguments(target: str) 
 
     before = changed()
     assert changed(replicas=7) == before
+    assert changed(max_replicas_per_node=1) == before
     assert changed(autoscaling={"min_replicas": 2, "max_replicas": 9, "target_queue_depth": 1}) == before
+
+
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
+def test_replicas_that_are_to_share_no_node_are_spread_by_serve() -> None:
+    document = copy.deepcopy(DOCUMENT)
+    for part in (document["models"][0]["variants"][0], document["embedders"][0]):
+        part["max_replicas_per_node"] = 1
+    document |= {"retriever": {"max_replicas_per_node": 2}, "router": {"max_replicas_per_node": 3}}
+    made = ServeDeploySchema.model_validate(schema(document))
+    deployments = [(app.name, each) for app in made.applications for each in app.deployments]
+    told = {app: each.max_replicas_per_node for app, each in deployments if "max_replicas_per_node" in each.model_fields_set}
+    assert sorted(told.values()) == [1, 1, 2, 3]
+    assert told["router"] == 3
+    before, after = apps(DOCUMENT), apps(document)
+    assert {name: app["args"] for name, app in before.items()} == {name: app["args"] for name, app in after.items()}
 
 
 def test_the_settings_of_a_scaled_stage_change_nothing_that_serve_counts_into_its_version() -> None:

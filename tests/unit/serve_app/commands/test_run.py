@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,15 @@ from serve_app.apps import build_schema
 from serve_app.cluster import ClusterError
 from serve_app.commands.client import connect
 from serve_app.commands.demo import how_to_go_on, with_key
-from serve_app.commands.run import Running, failure, needs_gpu, own_grpc_port, require_room, with_accelerator
+from serve_app.commands.run import (
+    Running,
+    failure,
+    needs_gpu,
+    own_grpc_port,
+    require_one_node_is_enough,
+    require_room,
+    with_accelerator,
+)
 from serve_app.config import AuthConfig, PlatformConfig
 from serve_app.credentials import KeyRing
 from serve_app.errors import CommandError
@@ -157,3 +166,20 @@ def test_what_this_machine_can_never_hold_is_said_before_anything_waits_for_it()
     told = "chat.stable can never start: it needs a node with 2 accelerators and 2 CPU, and there is none"
     with pytest.raises(CommandError, match=f"{told}; this machine has 1 accelerators and 8 CPU; change"):
         require_room(config, [{"CPU": 8.0, "GPU": 1.0}])
+
+
+@pytest.mark.parametrize(
+    ("router", "is_told"),
+    [
+        ({}, False),
+        ({"max_replicas_per_node": 2}, False),
+        ({"max_replicas_per_node": 1, "replicas": 1}, False),
+        ({"max_replicas_per_node": 1, "autoscaling": {"min_replicas": 1, "max_replicas": 4}}, False),
+        ({"max_replicas_per_node": 1}, True),
+    ],
+)
+def test_replicas_that_are_to_share_no_node_are_refused_where_there_is_one(router: dict[str, Any], is_told: bool) -> None:
+    schema = build_schema(PlatformConfig.model_validate({"router": router}), http_host="127.0.0.1")
+    told = "router wants 2 replicas, 1 a node, and this machine is one node; leave `max_replicas_per_node` out here"
+    with pytest.raises(CommandError, match=told) if is_told else contextlib.nullcontext():
+        require_one_node_is_enough(schema)
