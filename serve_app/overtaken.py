@@ -28,7 +28,8 @@ from serve_app.usage import told_usage
 
 LEAST_WAIT_S = 10.0
 BY_SAME = 32  # later requests that the same replica has answered
-BY_OTHERS = 64  # later ones that the variant's replicas have, while this one has begun nothing, or was ejected
+BY_OTHERS = 64  # later ones that the variant's replicas have, while this one answers few, or none
+BY_FEW = 4  # later ones of the same replica beside those: one that has many forgotten requests gets few new ones
 AS_LONG = 0.5  # of a prompt: shorter ones may overtake it
 LOOK_EVERY_S = 1.0
 MOST_LOOKED_AT = 16  # of a replica's streams, and of its whole answers, at a time, the oldest first
@@ -151,7 +152,7 @@ class Overtaken:
                 due = [wait for wait in islice(waits, MOST_LOOKED_AT) if now_s - wait.sent_s >= LEAST_WAIT_S]
                 looks -= len(due)
                 for wait in due:
-                    if rescues and _is_overtaken(wait, replica.marks, variant.marks):
+                    if rescues and _is_overtaken(wait, replica.marks, variant.marks, now_s=now_s):
                         rescues -= 1
                         del waits[wait]  # once is enough
                         if not wait.rescue():
@@ -213,9 +214,10 @@ def _tokens(attempt: Attempt, most: int) -> int:
     return most if is_full else max(0, attempt.pieces - 3)
 
 
-def _is_overtaken(wait: _Wait, at: _Marks, everywhere: _Marks) -> bool:
-    if at.passed(wait) >= BY_SAME:
+def _is_overtaken(wait: _Wait, at: _Marks, everywhere: _Marks, *, now_s: float) -> bool:
+    passed = at.passed(wait)
+    if passed >= BY_SAME:
         return True
-    # The replica has answered none that came later, or has been left alone since and gets few that could overtake this one.
-    is_apart = at.last_s < wait.sent_s or wait.lease.is_suspect
+    # What its replica has forgotten counts as load there, so it may be long until that many later ones are sent to it.
+    is_apart = passed >= BY_FEW or now_s - at.last_s >= LEAST_WAIT_S or wait.lease.is_suspect
     return is_apart and everywhere.passed(wait) >= BY_OTHERS

@@ -14,7 +14,7 @@ import pytest
 from serve_app.call import Reply
 from serve_app.config_router import RetryBudgetConfig
 from serve_app.engine_errors import UpstreamRejected
-from serve_app.overtaken import BY_OTHERS, BY_SAME, FORGET_S, LEAST_WAIT_S, MOST_AT_ONCE, MOST_LOOKED_AT, most_tokens
+from serve_app.overtaken import BY_FEW, BY_OTHERS, BY_SAME, FORGET_S, LEAST_WAIT_S, MOST_AT_ONCE, MOST_LOOKED_AT, most_tokens
 from serve_app.replica_set import EJECTION
 from serve_app.rollout.telemetry import Outcome
 from tests.unit.serve_app.fakes import (
@@ -192,12 +192,50 @@ async def test_one_that_has_not_waited_long_stays() -> None:
 
 
 async def test_one_at_a_replica_that_goes_on_with_earlier_ones_stays_whatever_others_answer() -> None:
+    lab, may_come = Lab(), asyncio.Event()
+
+    async def late() -> FakeResponse:
+        await may_come.wait()
+        return stream(8)
+
+    earlier = await lab.begin(STREAM, late, at="r0")
+    asking = await lab.hang(STREAM)
+    await lab.answered(200, at="r1")
+    lab.clock.now_s += 1
+    may_come.set()
+    await turns(12)
+    reply = earlier.result()
+    assert not isinstance(reply.body, bytes)
+    assert [piece async for piece in reply.body]
+    await stays(lab, asking, LEAST_WAIT_S - 1)
+
+
+async def test_one_at_a_replica_that_is_well_again_and_gets_few_requests_goes_once_some_have_overtaken_it() -> None:
+    lab = Lab()
+    asking = await lab.hang(STREAM)
+    await lab.answered(BY_OTHERS, at="r1")
+    lab.clock.now_s += 1
+    await lab.answered(BY_FEW - 1, at="r0")
+    count = len(lab.asked)
+    await lab.look(LEAST_WAIT_S - 1)
+    assert len(lab.asked) == count
+    await lab.answered(1, at="r0")
+    await lab.look(0)
+    assert asking.result().body == RESCUED.parts[0]
+    assert leases_of(lab.it) == 0
+
+
+async def test_one_at_a_replica_that_has_begun_nothing_for_long_goes_though_it_had_begun_later_ones() -> None:
     lab = Lab()
     asking = await lab.hang(STREAM)
     lab.clock.now_s += 1
     await lab.answered(1, at="r0")
-    await lab.answered(200, at="r1")
-    await stays(lab, asking)
+    await lab.answered(BY_OTHERS, at="r1")
+    count = len(lab.asked)
+    await lab.look(LEAST_WAIT_S - 1)
+    assert len(lab.asked) == count
+    await lab.look(1)
+    assert asking.result().body == RESCUED.parts[0]
 
 
 @BODIES
