@@ -219,16 +219,10 @@ def _total_problems(config: PlatformConfig) -> Problems:
 
 
 def spread_problems(config: PlatformConfig) -> Problems:
-    """Find what ``max_replicas_per_node`` cannot be kept for: replicas of several stages, and too few nodes."""
-    nodes = {pool.type: pool.max_nodes for pool in config.accelerators}
+    """Find variants whose replicas are made of several stages, for which Serve keeps no ``max_replicas_per_node``."""
     for path, variant in _variants(config):
-        if (most := variant.max_replicas_per_node) is None:
-            continue
-        if variant.engine.pipeline_parallel_size > 1:
+        if variant.max_replicas_per_node is not None and variant.engine.pipeline_parallel_size > 1:
             message = "Ray Serve takes no such limit where pipeline_parallel_size is over 1; leave it out"
-            yield (*path, "max_replicas_per_node"), message
-        elif (have := nodes.get(variant.accelerator or "")) is not None and (wanted := _replicas(variant)[3]) > most * have:
-            message = f"{wanted} replicas, {most} a node, need more nodes than the {have} with {variant.accelerator} declared"
             yield (*path, "max_replicas_per_node"), message
 
 

@@ -15,8 +15,8 @@ ReplicasPerNode = Annotated[
     Field(
         ge=1,
         le=100,
-        description="Most replicas on one node: with 1, a node that is lost takes one of them along. What finds no such node "
-        "waits for one. Absent: any number.",
+        description="Most replicas on one node of Ray (in Kubernetes: a pod): with 1, a pod that is lost takes one along. What "
+        "finds no such node waits for one. Absent: any number.",
     ),
 ]
 

@@ -32,7 +32,7 @@ BY_OTHERS = 64  # later ones that the variant's replicas have, while this one an
 BY_FEW = 4  # later ones of the same replica beside those: one that has many forgotten requests gets few new ones
 AS_LONG = 0.5  # of a prompt: shorter ones may overtake it
 LOOK_EVERY_S = 1.0
-MOST_LOOKED_AT = 16  # of a replica's streams, and of its whole answers, at a time, the oldest first
+MOST_LOOKED_AT = 16  # of a replica's streams, and of its whole answers, at a time, in turn
 MOST_LOOKS = 128  # at a variant's requests at a time: streams stand still meanwhile
 MOST_AT_ONCE = 8  # of a variant's requests: a second look is soon, and the budget of retries is for all
 FORGET_S = 60.0  # after this long without a request a variant's, or replica's, marks are dropped
@@ -40,23 +40,31 @@ GENERATE = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/mes
 CUT = ("length", "max_tokens", "max_output_tokens")  # why an answer ended that has all the tokens that it may have
 
 
+def _marks(by: int) -> deque[tuple[int, int, int]]:
+    # Many more than have to overtake: of the prompts as long as one that waits there may be few.
+    return deque(maxlen=8 * by)
+
+
 @dataclass(slots=True)
 class _Marks:
     """What a replica, or a variant, has answered lately: numbers and sizes of requests, and how many tokens they had."""
 
-    begun: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=2 * BY_SAME))
-    ended: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=2 * BY_SAME))
+    begun: deque[tuple[int, int, int]] = field(default_factory=lambda: _marks(BY_SAME))
+    ended: deque[tuple[int, int, int]] = field(default_factory=lambda: _marks(BY_SAME))
     last_s: float = 0.0
 
-    def passed(self, wait: _Wait) -> int:
+    def passed(self, wait: _Wait, *, most: int) -> int:
         """Return how many of them came later than a request, are about as long and have had as many tokens as it can have."""
-        marks = self.begun if wait.is_stream else self.ended
-        least = wait.size * AS_LONG
-        return sum(number > wait.number and size >= least and tokens >= wait.tokens for number, size, tokens in marks)
+        least, found = wait.size * AS_LONG, 0
+        for number, size, tokens in reversed(self.begun if wait.is_stream else self.ended):
+            found += number > wait.number and size >= least and tokens >= wait.tokens
+            if found == most:
+                break
+        return found
 
 
 def _of_variant() -> _Marks:
-    return _Marks(deque(maxlen=2 * BY_OTHERS), deque(maxlen=2 * BY_OTHERS))
+    return _Marks(_marks(BY_OTHERS), _marks(BY_OTHERS))
 
 
 @dataclass(eq=False, slots=True)
@@ -149,14 +157,16 @@ class Overtaken:
                 return
             replica = variant.replicas[name] = variant.replicas.pop(name)  # the others come first next time
             for waits in (replica.streams, replica.wholes):
-                due = [wait for wait in islice(waits, MOST_LOOKED_AT) if now_s - wait.sent_s >= LEAST_WAIT_S]
+                due = list(islice((wait for wait in waits if now_s - wait.sent_s >= LEAST_WAIT_S), MOST_LOOKED_AT))
                 looks -= len(due)
                 for wait in due:
-                    if rescues and _is_overtaken(wait, replica.marks, variant.marks, now_s=now_s):
-                        rescues -= 1
-                        del waits[wait]  # once is enough
-                        if not wait.rescue():
-                            waits[wait] = None  # no place elsewhere, or no budget, for now: others have their turn first
+                    is_overtaken = rescues > 0 and _is_overtaken(wait, replica.marks, variant.marks, now_s=now_s)
+                    rescues -= is_overtaken
+                    del waits[wait]  # once is enough
+                    if not (is_overtaken and wait.rescue()):
+                        waits[wait] = (
+                            None  # others have their turn first: nothing overtook it, or it has no place or budget yet
+                        )
 
     def _look_later(self) -> None:
         if self._timer is None:
@@ -215,9 +225,9 @@ def _tokens(attempt: Attempt, most: int) -> int:
 
 
 def _is_overtaken(wait: _Wait, at: _Marks, everywhere: _Marks, *, now_s: float) -> bool:
-    passed = at.passed(wait)
+    passed = at.passed(wait, most=BY_SAME)
     if passed >= BY_SAME:
         return True
     # What its replica has forgotten counts as load there, so it may be long until that many later ones are sent to it.
     is_apart = passed >= BY_FEW or now_s - at.last_s >= LEAST_WAIT_S or wait.lease.is_suspect
-    return is_apart and everywhere.passed(wait) >= BY_OTHERS
+    return is_apart and everywhere.passed(wait, most=BY_OTHERS) >= BY_OTHERS

@@ -15,7 +15,15 @@ from rich.markup import escape
 from deployments.llm.placement import placement_of
 from serve_app.apps import Json, build_schema, cpus_needed
 from serve_app.cluster import ClusterError, LocalCluster, free_ports, require_free
-from serve_app.config import ANY_ACCELERATOR, ModelConfig, PlatformConfig
+from serve_app.config import (
+    ANY_ACCELERATOR,
+    EmbedderConfig,
+    ModelConfig,
+    PlatformConfig,
+    RetrieverConfig,
+    RouterConfig,
+    VariantConfig,
+)
 from serve_app.errors import CommandError
 from serve_app.observing.tracing_writer import missing_package
 from serve_app.settings import MIN_FREE_DISK_GIB
@@ -102,13 +110,13 @@ def run(config: PlatformConfig, *, host: str, port: int, grpc_port: int | None =
         console.print("this is vLLM's GPU build: variants that name no accelerator take any GPU")
         config = with_accelerator(config, ANY_ACCELERATOR)
     require_tracing(config)
+    require_one_node_is_enough(config)
     try:
         require_free(port, host)
         chosen = own_grpc_port(grpc_port, host) if config.router.grpc else None
     except ClusterError as err:
         raise CommandError(str(err)) from err
     schema = build_schema(config, http_port=port, http_host=host, grpc_port=chosen)
-    require_one_node_is_enough(schema)
     cluster = LocalCluster(num_cpus=cpus_needed(schema))
     try:
         require_disk(cluster)
@@ -178,14 +186,20 @@ def require_room(config: PlatformConfig, nodes: Sequence[Mapping[str, float]]) -
                 raise CommandError(f"{model.name}.{variant.name} can never start: {missing}; this machine has {has}; {fix}")
 
 
-def require_one_node_is_enough(schema: Json) -> None:
+def require_one_node_is_enough(config: PlatformConfig) -> None:
     """Raise CommandError for a part that wants its replicas on several nodes: this machine is one, and they would wait."""
-    for app in schema["applications"]:
-        for deployment in app["deployments"]:
-            most = deployment.get("max_replicas_per_node")
-            if most is not None and (wanted := deployment["autoscaling_config"]["min_replicas"]) > most:
-                fix = "leave `max_replicas_per_node` out here, or ask for fewer replicas"
-                raise CommandError(f"{app['name']} wants {wanted} replicas, {most} a node, and this machine is one node; {fix}")
+    parts: list[tuple[str, VariantConfig | EmbedderConfig | RetrieverConfig | RouterConfig]] = [
+        *((f"{model.name}.{variant.name}", variant) for model in config.models for variant in model.variants),
+        *((embedder.name, embedder) for embedder in config.embedders),
+        ("retriever", config.retriever),
+        ("router", config.router),
+    ]
+    for name, part in parts:
+        wanted = part.autoscaling.min_replicas if part.autoscaling else part.replicas
+        if part.max_replicas_per_node is not None and wanted > part.max_replicas_per_node:
+            most = f"{wanted} replicas, {part.max_replicas_per_node} a node"
+            fix = "leave `max_replicas_per_node` out here, or ask for fewer replicas"
+            raise CommandError(f"{name} wants {most}, and this machine is one node; {fix}")
 
 
 def require_disk(cluster: LocalCluster) -> None:

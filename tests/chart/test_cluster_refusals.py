@@ -81,7 +81,7 @@ CASES: dict[str, tuple[Json, str]] = {
     ),
     "fewer-pods-than-replicas-that-share-none": (
         {"platform": {"router": {"max_replicas_per_node": 1}}, "workerGroups": [{"name": "cpu", "cpus": 64}]},
-        "platform.router.max_replicas_per_node: 2 replicas need 2 pods, and all worker groups at their most have 1; raise",
+        "platform.router.max_replicas_per_node: 2 replicas need 2 pods with 1 CPU each, and the worker groups at their most",
     ),
     "fewer-accelerated-pods-than-replicas-that-share-none": (
         {
@@ -91,7 +91,25 @@ CASES: dict[str, tuple[Json, str]] = {
                 {"name": "l40s", "accelerator": "L40S", "gpus": 4, "maxReplicas": 2},
             ],
         },
-        "workerGroups: 5 replicas on L40S need 3 pods (`max_replicas_per_node`), and the groups at their most have 2; raise",
+        "5 replicas on 1 accelerators (L40S) each need 3 pods (`max_replicas_per_node`), and the groups at their most have 2",
+    ),
+    "pods-too-small-for-replicas-that-share-none": (
+        {
+            "platform": models({**L40S, "replicas": 3, "max_replicas_per_node": 1, "engine": {"tensor_parallel_size": 4}}),
+            "workerGroups": [
+                {"name": "cpu"},
+                {"name": "large", "accelerator": "L40S", "gpus": 8, "maxReplicas": 2},
+                {"name": "small", "accelerator": "L40S", "gpus": 1, "maxReplicas": 8},
+            ],
+        },
+        "3 replicas on 4 accelerators (L40S) each need 3 pods",
+    ),
+    "pods-with-too-few-cores-for-replicas-that-share-none": (
+        {
+            "platform": {"router": {"replicas": 3, "cpus": 4, "max_replicas_per_node": 1}},
+            "workerGroups": [{"name": "large", "cpus": 16}, {"name": "small", "cpus": 1, "maxReplicas": 4}],
+        },
+        "3 replicas need 3 pods with 4 CPU each, and the worker groups at their most have 1",
     ),
     "replicas-of-stages-that-are-to-share-no-node": (
         {"platform": models({**L40S, "engine": {"pipeline_parallel_size": 2}, "max_replicas_per_node": 1})},

@@ -82,7 +82,19 @@ SPREAD: Json = {
         "router": APART,
     }
 }
-VALUES = {"defaults": {}, "spread": SPREAD, **{file.name.removesuffix("-values.yaml"): ci_values(file) for file in CI_FILES}}
+# An empty section is one with its defaults.
+SCALED: Json = {
+    "platform": {
+        "models": [{"name": "chat", "variants": [{"name": "stable", "source": "org/m", "replicas": 0, "autoscaling": {}}]}],
+        "router": {"autoscaling": {}},
+    }
+}
+VALUES = {
+    "defaults": {},
+    "spread": SPREAD,
+    "scaled": SCALED,
+    **{file.name.removesuffix("-values.yaml"): ci_values(file) for file in CI_FILES},
+}
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -12,6 +12,7 @@ from tests.e2e.two_nodes import EnginePlatform
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
+APPS = ("llm.chat.stable", "router")
 SETTLED_S = 15.0  # Serve places in less than a second what it can place
 
 
@@ -19,7 +20,7 @@ def config(replicas: int) -> dict[str, Any]:
     engine = {"kind": "simulated", "simulated": {"decode_s_per_token": 0.001}}
     apart = {"cpus": 0.1, "max_replicas_per_node": 1}
     variant = {"name": "stable", "source": "org/model", "engine": engine, "replicas": replicas, **apart}
-    return {"models": [{"name": "chat", "variants": [variant]}], "router": {"replicas": 2, **apart}}
+    return {"models": [{"name": "chat", "variants": [variant]}], "router": {"replicas": replicas, **apart}}
 
 
 def nodes(platform: EnginePlatform, app: str, *, state: str) -> list[str]:
@@ -28,23 +29,23 @@ def nodes(platform: EnginePlatform, app: str, *, state: str) -> list[str]:
     return [each["node_id"] for deployment in deployments for each in deployment["replicas"] if each["state"] == state]
 
 
-def wait_for(platform: EnginePlatform, replicas: int) -> None:
+def wait_for(platform: EnginePlatform, app: str, replicas: int) -> None:
     deadline_s = time.monotonic() + 120
-    while len(nodes(platform, "llm.chat.stable", state="RUNNING")) != replicas:
-        assert time.monotonic() < deadline_s, platform.cluster.applications()["llm.chat.stable"]
+    while len(nodes(platform, app, state="RUNNING")) != replicas:
+        assert time.monotonic() < deadline_s, platform.cluster.applications()[app]
         time.sleep(0.5)
 
 
 def test_replicas_share_no_node_and_one_too_many_waits_while_the_others_serve() -> None:
     with EnginePlatform(config(2), has_two_nodes=True) as platform:
-        for app in ("llm.chat.stable", "router"):
-            assert len(set(nodes(platform, app, state="RUNNING"))) == 2, app
         platform.cluster.deploy(platform.schema(config(3)))
         time.sleep(SETTLED_S)
-        assert len(set(nodes(platform, "llm.chat.stable", state="RUNNING"))) == 2
-        assert len(nodes(platform, "llm.chat.stable", state="STARTING")) == 1
+        for app in APPS:
+            assert len(set(nodes(platform, app, state="RUNNING"))) == 2, app
+            assert len(nodes(platform, app, state="STARTING")) == 1, app
         body = {"model": "chat", "prompt": "Hello", "max_tokens": 2}
         answer = httpx.post(f"{platform.url}/v1/completions", json=body, timeout=60)
         assert answer.status_code == 200, answer.text
         platform.cluster.deploy(platform.schema(config(2)))
-        wait_for(platform, 2)
+        for app in APPS:
+            wait_for(platform, app, 2)

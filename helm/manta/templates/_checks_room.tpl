@@ -1,6 +1,6 @@
 {{/* Written groups must hold the fewest replicas of everything at a time: else some of them never start, and KubeRay never calls the
-RayService ready. Only sums are looked at: replicas that do not fit onto the pods one by one may pass. Not looked at where groups follow from
-the models, since those have the room. */}}
+RayService ready. Only sums are looked at, and pods for replicas that share none: replicas that do not fit onto the pods one by one may pass.
+Not looked at where groups follow from the models, since those have the room. */}}
 
 {{- define "manta.check.room" -}}
 {{- $groups := (include "manta.groups" . | fromYaml).groups -}}
@@ -17,17 +17,21 @@ the models, since those have the room. */}}
 {{- $cpus = addf $cpus (mulf .cpus .numOfHosts .min) -}}
 {{- end -}}
 {{- $room := 0.0 -}}
-{{- $pods := 0 -}}
 {{- range $groups -}}
 {{- $room = addf $room (mulf .cpus .numOfHosts .maxReplicas) -}}
-{{- $pods = add $pods (mul .numOfHosts .maxReplicas) -}}
 {{- end -}}
 {{- if gt (round $cpus 3) (float64 $room) }}
 workerGroups: the fewest replicas of all stages take {{ round $cpus 1 }} CPU together, and all groups at their most have {{ $room }}; raise `maxReplicas` or `cpus` of a group
 {{- end }}
-{{- range (include "manta.cpuStages" . | fromYaml).stages -}}
-{{- if gt (dig "minNodes" 0 . | int) (int $pods) }}
-platform.{{ .path }}.max_replicas_per_node: {{ .min }} replicas need {{ .minNodes }} pods, and all worker groups at their most have {{ $pods }}; raise `maxReplicas` of a group
+{{- range $stage := (include "manta.cpuStages" . | fromYaml).stages -}}
+{{- $pods := 0 -}}
+{{- range $groups -}}
+{{- if ge (float64 .cpus) (float64 $stage.cpus) -}}
+{{- $pods = add $pods (mul .numOfHosts .maxReplicas) -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (dig "minNodes" 0 $stage | int) (int $pods) }}
+platform.{{ .path }}.max_replicas_per_node: {{ .min }} replicas need {{ .minNodes }} pods with {{ .cpus }} CPU each, and the worker groups at their most have {{ $pods }}; raise `maxReplicas` of a group
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -42,17 +46,23 @@ platform.{{ .path }}.max_replicas_per_node: {{ .min }} replicas need {{ .minNode
 {{- end -}}
 {{- end -}}
 {{- $room := 0 -}}
-{{- $pods := 0 -}}
 {{- range index . 2 -}}
-{{- if and .gpus (or (eq $kind "any") (has .accelerator (list "" $kind))) -}}
+{{- if or (eq $kind "any") (has .accelerator (list "" $kind)) -}}
 {{- $room = add $room (mul .gpus .numOfHosts .maxReplicas) -}}
+{{- end -}}
+{{- end -}}
+{{- range $need := index . 1 -}}
+{{- if eq $kind .accelerator -}}
+{{- $pods := 0 -}}
+{{- range index $ 2 -}}
+{{- if and (ge (int .gpus) (int $need.gpus)) (or (eq $kind "any") (has .accelerator (list "" $kind))) -}}
 {{- $pods = add $pods (mul .numOfHosts .maxReplicas) -}}
 {{- end -}}
 {{- end -}}
-{{- range index . 1 -}}
-{{- if and (eq $kind .accelerator) (gt (int .minNodes) (int $pods)) }}
-workerGroups: {{ .min }} replicas on {{ $kind }} need {{ .minNodes }} pods (`max_replicas_per_node`), and the groups at their most have {{ $pods }}; raise `maxReplicas` of a group
+{{- if gt (int .minNodes) (int $pods) }}
+workerGroups: {{ .min }} replicas on {{ .gpus }} accelerators ({{ $kind }}) each need {{ .minNodes }} pods (`max_replicas_per_node`), and the groups at their most have {{ $pods }}; raise `maxReplicas` of a group
 {{- end }}
+{{- end -}}
 {{- end -}}
 {{- if gt (int $need) (int $room) }}
 workerGroups: the fewest replicas of all variants and embedders take {{ $need }} accelerators ({{ $kind }}) together, and the groups at their most have {{ $room }}; raise `maxReplicas` of a group

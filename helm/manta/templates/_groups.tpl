@@ -43,7 +43,11 @@ their first appearance. A change of this order, or a group that goes, makes Kube
 {{- $cpu := include "manta.cpuNeed" . | fromYaml -}}
 {{- $per := .Values.cpuWorkers.cpus -}}
 {{- $least := max .Values.cpuWorkers.minReplicas (divf $cpu.min $per | ceil | int) (int $cpu.minNodes) -}}
-{{- $most := max $least .Values.cpuWorkers.maxReplicas (divf $cpu.max $per | ceil | int) (int $cpu.maxNodes) -}}
+{{- $most := max $least .Values.cpuWorkers.maxReplicas (divf $cpu.max $per | ceil | int) -}}
+{{- if $cpu.maxNodes -}}
+{{- /* What an update starts waits for pods beside those that drain: Serve replaces a fifth of the replicas at a time. */ -}}
+{{- $most = max $most (add $cpu.maxNodes (max 1 (divf $cpu.maxNodes 5 | ceil))) -}}
+{{- end -}}
 {{- $groups := list (include "manta.group" (list $ (dict "name" "cpu" "minReplicas" $least "maxReplicas" $most)) | fromYaml) -}}
 {{- $needs := dict -}}
 {{- $order := list -}}

@@ -11,7 +11,7 @@
 {{- end -}}
 {{- range $model := $p.models -}}
 {{- range $model.variants -}}
-{{- if or .autoscaling (gt (dig "replicas" 1 . | int) 0) -}}
+{{- if or (not (kindIs "invalid" .autoscaling)) (gt (dig "replicas" 1 . | int) 0) -}}
 {{- $apps = append $apps (include "manta.app.llm" (list $model.name . $budgeted) | fromYaml) -}}
 {{- end -}}
 {{- end -}}
@@ -75,9 +75,9 @@
 {{- $fixed := dig "replicas" (index . 1) $stage | int -}}
 {{- $min := $fixed -}}
 {{- $max := $fixed -}}
-{{- with $stage.autoscaling -}}
-{{- $min = dig "min_replicas" 1 . | int -}}
-{{- $max = dig "max_replicas" 1 . | int -}}
+{{- if not (kindIs "invalid" $stage.autoscaling) -}}
+{{- $min = dig "min_replicas" 1 $stage.autoscaling | int -}}
+{{- $max = dig "max_replicas" 1 $stage.autoscaling | int -}}
 {{- end -}}
 {{- $bounds := dict "min" $min "max" $max "minNodes" 0 "maxNodes" 0 -}}
 {{- with $stage.max_replicas_per_node -}}

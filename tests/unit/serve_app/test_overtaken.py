@@ -191,7 +191,7 @@ async def test_one_that_has_not_waited_long_stays() -> None:
     await stays(lab, asking, LEAST_WAIT_S - 0.1)
 
 
-async def test_one_at_a_replica_that_goes_on_with_earlier_ones_stays_whatever_others_answer() -> None:
+async def test_one_at_a_replica_that_still_goes_on_with_earlier_ones_stays_whatever_others_answer() -> None:
     lab, may_come = Lab(), asyncio.Event()
 
     async def late() -> FakeResponse:
@@ -380,6 +380,29 @@ async def test_whole_answers_that_take_long_do_not_hide_a_stream() -> None:
     await lab.look()
     assert asking.done()
     await leave(lab, *long)
+
+
+async def test_streams_that_nothing_overtakes_do_not_hide_one_behind_them_for_good() -> None:
+    lab = Lab()
+    long = [await lab.hang({**STREAM, "messages": "x" * 100_000}) for _ in range(2 * MOST_LOOKED_AT)]
+    asking = await lab.hang(STREAM)
+    await lab.answered(BY_SAME, at="r0")
+    for _ in range(3):
+        assert not asking.done()
+        await lab.look()
+    assert asking.done()
+    await leave(lab, *long)
+
+
+async def test_a_long_prompt_is_overtaken_by_the_few_that_are_as_long() -> None:
+    lab = Lab()
+    body = {**STREAM, "messages": "x" * 1_000}
+    asking = await lab.hang(body)
+    for _ in range(BY_SAME):
+        await lab.answered(1, at="r0", body=body)
+        await lab.answered(6, at="r0")
+    await lab.look()
+    assert asking.done()
 
 
 def test_the_timer_looks_every_second_and_stops_when_nothing_is_left() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -168,18 +167,41 @@ def test_what_this_machine_can_never_hold_is_said_before_anything_waits_for_it()
         require_room(config, [{"CPU": 8.0, "GPU": 1.0}])
 
 
+APART = {"max_replicas_per_node": 1, "replicas": 2}
+SOURCE = {"name": "part", "source": "org/part"}
+
+
 @pytest.mark.parametrize(
-    ("router", "is_told"),
+    "document",
     [
-        ({}, False),
-        ({"max_replicas_per_node": 2}, False),
-        ({"max_replicas_per_node": 1, "replicas": 1}, False),
-        ({"max_replicas_per_node": 1, "autoscaling": {"min_replicas": 1, "max_replicas": 4}}, False),
-        ({"max_replicas_per_node": 1}, True),
+        {},
+        {"router": {"max_replicas_per_node": 2}},
+        {"router": {**APART, "replicas": 1}},
+        {"router": {**APART, "autoscaling": {"min_replicas": 1, "max_replicas": 4}}},
     ],
 )
-def test_replicas_that_are_to_share_no_node_are_refused_where_there_is_one(router: dict[str, Any], is_told: bool) -> None:
-    schema = build_schema(PlatformConfig.model_validate({"router": router}), http_host="127.0.0.1")
-    told = "router wants 2 replicas, 1 a node, and this machine is one node; leave `max_replicas_per_node` out here"
-    with pytest.raises(CommandError, match=told) if is_told else contextlib.nullcontext():
-        require_one_node_is_enough(schema)
+def test_replicas_that_one_node_may_hold_are_run(document: dict[str, Any]) -> None:
+    require_one_node_is_enough(PlatformConfig.model_validate(document))
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("router", {"router": APART}),
+        ("router", {"router": {"max_replicas_per_node": 1, "autoscaling": {"min_replicas": 2, "max_replicas": 4}}}),
+        ("retriever", {"retriever": APART}),
+        ("part", {"embedders": [{**SOURCE, **APART}]}),
+        ("chat.part", {"models": [{"name": "chat", "variants": [{**SOURCE, **APART}]}]}),
+        (
+            "chat.part",  # Serve's least number is 0 there
+            {
+                "models": [{"name": "chat", "variants": [{**SOURCE, **APART, "accelerator": "any"}]}],
+                "scaling": {"max_accelerators": 2},
+            },
+        ),
+    ],
+)
+def test_replicas_that_are_to_share_no_node_are_refused_where_there_is_one(name: str, document: dict[str, Any]) -> None:
+    told = f"^{name} wants 2 replicas, 1 a node, and this machine is one node; leave `max_replicas_per_node` out here"
+    with pytest.raises(CommandError, match=told):
+        require_one_node_is_enough(PlatformConfig.model_validate(document))
