@@ -10,7 +10,8 @@ What Ray 2.60 does by itself, and what it leaves to callers (paths below ``ray/s
 - DeploymentUnavailableError (router.py:1197) and ReplicaUnavailableError (router.py:1420) come before anything is sent.
 - No option of a handle leaves a replica out (handle.py:1077). A frozen one is avoided all the same: the router compares
   what it has sent to two replicas, and a call that was given up still counts for the frozen one; when that count is too
-  old, the router asks, and takes one that answers (request_router.py:969).
+  old (RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S, less than a try), the router asks, and takes one that answers
+  (request_router.py:969).
 - A call whose wait is cancelled goes on in its replica unless its response is cancelled as well (handle.py:554).
 """
 

@@ -15,6 +15,9 @@ SERVE_SETTINGS = {
     # A Router that dies takes its open connections along: what it had not begun to answer is sent to another one. Of a request
     # larger than HAProxy's buffer (16 KiB) only its client can do that.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # A handle goes by what it knows of two queues, for 10 s by default: a frozen replica then looks idle to the second try of
+    # a call. Once its news is older than this, the handle asks first, and takes a replica that answers.
+    "RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S": "2",
     # A policy is only as quick as its news; the default is 10 s.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",

@@ -10,6 +10,7 @@ from deployments import tries as tries_module
 from deployments.tries import Lost, Patience, Tries
 from serve_app.config_router import RetryBudgetConfig
 from serve_app.errors import DeadlineExceeded, EmptyCollection
+from serve_app.serve_settings import SERVE_SETTINGS
 from tests.unit.serve_app.virtual_time import run_virtually
 
 PATIENCE = Patience(total_s=60.0, try_s=10.0)
@@ -122,3 +123,10 @@ def test_a_write_is_sent_again_only_if_nobody_can_have_got_it(error: Exception, 
     answers = Answers(error, 7)
     found, _, _ = tried(lambda tries: tries.write(answers))
     assert (len(answers.left), found == 7) == (sent, sent == 2)
+
+
+def test_what_serve_knows_of_a_replica_that_hangs_is_old_before_the_next_try() -> None:
+    from ray.serve._private.constants import RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S as DEFAULT_S
+
+    old_s = float(SERVE_SETTINGS["RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S"])
+    assert old_s < tries_module.INNER_TRY_S < tries_module.TRY_S < DEFAULT_S
