@@ -27,6 +27,7 @@ from serve_app.view import RoutingView
 logger = logging.getLogger("ray.serve")
 
 TTL_S = 4.0  # eight heartbeats: what kills or cuts off a replica is known to Routers within 5 s
+STALL_S = TTL_S / 2  # longer between two looks, of which there is one a second: this process has read no heartbeats meanwhile
 POLL_S = 20.0  # a watch without news returns after this long, so that dead watchers do not pile up
 COALESCE_S = 0.1  # news closer together than this reach Routers as one
 TICK_S = 1.0  # between two looks at the rollouts
@@ -62,7 +63,7 @@ class Rollouts:
         self._kept_routing = ""
         self._refused: str | None = None
         self._epoch = uuid.uuid4().hex
-        self._started_s = clock()
+        self._started_s = self._looked_s = clock()
         self._revision = 0
         self._told_version = -1  # of the traffic table
         self._news = asyncio.Event()
@@ -133,7 +134,7 @@ class Rollouts:
 
     async def status(self) -> DirectorySnapshot:
         """Return the snapshot as it is."""
-        self._directory.expire(now_s=self._clock())
+        self._expire(self._clock())
         return self._snapshot()
 
     async def rollouts(self) -> dict[str, Any]:
@@ -171,7 +172,7 @@ class Rollouts:
     async def tick(self) -> None:
         """Look at the rollouts once. Does nothing until every replica could be heard after a start."""
         now_s = self._clock()
-        self._directory.expire(now_s=now_s)
+        self._expire(now_s)
         if self._is_complete():
             await self._scaling.tick(self._directory, self._gathering, now_s)
             self._controller.tick(self._directory, now_s=now_s)
@@ -218,6 +219,8 @@ class Rollouts:
                 self._routing = self._kept_routing = routing.decode()
         await self._scaling.restore()
         self._is_restored = True
+        # A store may take long, and nobody could be heard before.
+        self._started_s = self._looked_s = self._clock()
 
     async def _save(self) -> None:
         """Keep what was decided, if it is not kept yet; a store that is away is tried again at the next look."""
@@ -254,6 +257,9 @@ class Rollouts:
             self._tell()
 
     def _expire(self, now_s: float) -> None:
+        stalled_s, self._looked_s = now_s - self._looked_s, now_s
+        if stalled_s > STALL_S:  # else all replicas at once would be given up for this process' own silence
+            self._directory.excuse(stalled_s, now_s=now_s)
         self._changed(lambda: self._directory.expire(now_s=now_s))
 
     def _is_complete(self) -> bool:

@@ -53,8 +53,8 @@ class Misses:
                 self._pool.drain(lease.replica_id)
             case TimeoutError() if lease.is_lost:
                 attempt.end(Outcome.UNREACHABLE)
-                # It did not die of the request, whose connection is still there: so it may go to as many as there are.
-                self._lose(lease, errand, ReplicaUnreachable("its heartbeats have stopped", was_sent=False))
+                # It may hang because of this request: so that counts as a connection that broke.
+                self._lose(lease, errand, ReplicaUnreachable("its heartbeats have stopped", was_sent=True))
             case ReplicaUnreachable():
                 _end_unreached(attempt, err)
                 self._lose(lease, errand, err)

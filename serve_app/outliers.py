@@ -41,6 +41,11 @@ class Health:
         """Whether it is not trusted because of requests that it failed, though it can be reached."""
         return self.standing is not Standing.TRUSTED and self.reason not in (DRAINING, Outcome.UNREACHABLE)
 
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether it is left alone because it could not be reached."""
+        return self.standing is Standing.EJECTED and self.reason == Outcome.UNREACHABLE
+
     def trust(self, now_s: float) -> None:
         """End an ejection or a trial."""
         self.standing, self.reason, self.trusted_s = Standing.TRUSTED, "", now_s

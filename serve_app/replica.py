@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,3 +62,9 @@ class Replica:
         if self.entry.state is not ReplicaState.DRAINING and not self.is_leaving:
             for lease in list(self.open.values()):
                 lease.lose()
+
+
+def first_unreachable(replicas: Iterable[Replica]) -> list[Replica]:
+    """Return, of the ready ones that are left alone because they cannot be reached, the one whose time ends first; or none."""
+    out = (r for r in replicas if r.is_ready and r.health.is_unreachable)
+    return sorted(out, key=lambda r: r.health.until_s)[:1]

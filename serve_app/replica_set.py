@@ -16,9 +16,11 @@ from serve_app.balance import Balance as Balance
 from serve_app.balance import draw
 from serve_app.config import OutlierEjectionConfig
 from serve_app.contracts import ReplicaEntry
+from serve_app.holders import Holders
 from serve_app.load_index import LoadIndex
 from serve_app.outliers import Standing, Verdict, can_spare, judge
 from serve_app.replica import Replica as Replica
+from serve_app.replica import first_unreachable
 from serve_app.ring import HashRing, point_of
 from serve_app.rollout.telemetry import Outcome
 
@@ -45,7 +47,8 @@ class ReplicaSet:
         self._outliers: set[Replica] = set()  # not trusted because of what they failed
         self._on_trial: set[Replica] = set()
         self._numbers = count(1)
-        self._holders: dict[str, set[Replica]] = {}  # by the adapter that they have loaded
+        self._holders = Holders()
+        self._ejected_s = 0.0  # when one was last, or was tried before its time was over
 
     def has_ready(self) -> bool:
         """Whether some replica takes new work."""
@@ -72,7 +75,7 @@ class ReplicaSet:
         self.replicas[entry.replica_id] = replica
         if replica.is_ready:
             self._ring.add(entry.replica_id, replica.seat)
-        self._note_adapters(replica, (), entry.adapters)
+        self._holders.note(replica, (), entry.adapters)
         self._settle(replica)
         return replica
 
@@ -84,14 +87,14 @@ class ReplicaSet:
         del self.replicas[replica.entry.replica_id]
         self._outliers.discard(replica)
         self._on_trial.discard(replica)
-        self._note_adapters(replica, replica.entry.adapters, ())
+        self._holders.note(replica, replica.entry.adapters, ())
         self._settle(replica)
         self._index.free(replica.seat)
 
     def refresh(self, replica: Replica, entry: ReplicaEntry) -> None:
         """Take a report that says something new; an old one would say nothing about the leases of now."""
         if entry.adapters != replica.entry.adapters:
-            self._note_adapters(replica, replica.entry.adapters, entry.adapters)
+            self._holders.note(replica, replica.entry.adapters, entry.adapters)
         was_ready, replica.entry = replica.is_ready, entry
         replica.others = max(0, entry.load.open_requests - replica.leases)
         self._shift(replica, replica.leases + replica.others + entry.load.waiting - self.load(replica))
@@ -110,7 +113,8 @@ class ReplicaSet:
         verdict = judge(health, outcome, is_probe=is_probe, config=self.ejection)
         is_ejected = verdict is Verdict.EJECT or (verdict is Verdict.SUSPECT and self._can_spare(replica))
         if is_ejected:
-            health.eject(outcome.value, self.ejection, self._clock())
+            self._ejected_s = self._clock()
+            health.eject(outcome.value, self.ejection, self._ejected_s)
             replica.tell_apart(next(self._numbers))
         elif verdict is Verdict.TRUST or (is_probe and verdict is Verdict.SUSPECT):
             health.trust(self._clock())
@@ -229,21 +233,10 @@ class ReplicaSet:
         """
         bound, index = self.bound(balance.factor), self._index
         loads, is_open = index.loads, index.is_open
-        fit = [r for r in self._holders.get(adapter, ()) if is_open[r.seat] and loads[r.seat] < bound]
+        fit = [r for r in self._holders.of(adapter) if is_open[r.seat] and loads[r.seat] < bound]
         if balance.choice == "prefix":
             return max(fit, key=lambda r: draw(point ^ r.point), default=None)
         return min(fit, key=lambda r: (loads[r.seat], draw(point ^ r.point)), default=None)
-
-    def _note_adapters(self, replica: Replica, before: Collection[str], now: Collection[str]) -> None:
-        for adapter in before:
-            holders = self._holders[adapter]
-            holders.discard(replica)
-            if not holders:
-                del self._holders[adapter]
-        if now:
-            replica.point = point_of(replica.entry.replica_id)
-        for adapter in now:
-            self._holders.setdefault(adapter, set()).add(replica)
 
     def _shift(self, replica: Replica, by: int) -> None:
         self._index.shift(replica.seat, by)
@@ -290,11 +283,17 @@ class ReplicaSet:
             if replica.health.until_s <= until_s:  # else it was ejected again
                 replica.health.end_ejection(self._clock())
                 self._follow(replica)
-        if self._outliers and not self._counted:
+        if not self._counted:
             self._recall()
 
     def _recall(self) -> None:
-        """Trust the outliers again where no other is left: better an error from an engine than no engine."""
+        """Trust the outliers again where no other is left; where none can be reached, try one now and then before its time."""
+        now_s = self._clock()
         for replica in [r for r in self._outliers if r.is_ready]:
-            replica.health.trust(self._clock())
+            replica.health.trust(now_s)
             self._follow(replica)
+        if not self._counted and not self._on_trial and now_s - self._ejected_s >= self.ejection.base_s:
+            self._ejected_s = now_s
+            for replica in first_unreachable(self.replicas.values()):
+                replica.health.end_ejection(now_s)
+                self._follow(replica)

@@ -24,6 +24,7 @@ from serve_app.rollout.document import NOT_IN_ARGS, revision
 logger = logging.getLogger("ray.serve")
 
 HEARTBEAT_S = 0.5
+MOST_UNHEARD = 4  # heartbeats that wait for the directory at a time: one that is lost must not hold up the next ones
 TELL_TIMEOUT_S = 5.0
 INTRODUCED_WITHIN_S = 300.0  # Rollouts is back from a restart, on a busy node, too
 HEALTH_TIMEOUT_S = 5.0  # of a look at the engine's processes, which waits for nothing
@@ -216,10 +217,15 @@ class LlmReplica:
             logger.warning("drain timed out after %.0f s with %d streams open", budget_s, port.guard.open_requests)
 
     async def _keep_beating(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            await self._step_back_if_ill()
-            await self._beat()
+        unheard: set[asyncio.Task[bool]] = set()
+        async with asyncio.TaskGroup() as beats:
+            while True:
+                await asyncio.sleep(HEARTBEAT_S)
+                await self._step_back_if_ill()
+                if len(unheard) < MOST_UNHEARD:
+                    beat = beats.create_task(self._beat())
+                    unheard.add(beat)
+                    beat.add_done_callback(unheard.discard)
 
     async def _step_back_if_ill(self) -> None:
         """Take no more work once the engine is dead or gives no answers: until Serve replaces the replica, time passes."""

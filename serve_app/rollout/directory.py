@@ -71,6 +71,11 @@ class Directory:
             self._losses[_key(self._silent.pop(replica_id)[0].entry)] += 1
         self._gone = {k: at_s for k, at_s in self._gone.items() if now_s - at_s <= 10 * self._ttl_s}
 
+    def excuse(self, seconds: float, *, now_s: float) -> None:
+        """Do not count a time in which nobody could be heard."""
+        for line in self._lines.values():
+            line.seen_s = min(now_s, line.seen_s + seconds)
+
     def ready(self, model: str, variant: str, revision: str) -> int:
         """Return how many replicas of a variant are ready that are made of this."""
         entries = (line.entry for line in self._lines.values())

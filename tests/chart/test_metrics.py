@@ -139,6 +139,8 @@ def test_rules_know_the_words_of_the_platform() -> None:
     assert words(rules["manta:attempts_failed:ratio5m"], "outcome") == {*FAILURES, "ok"}
     unanswered = {*FAILED, RequestOutcome.CANCELLED, RequestOutcome.OK}
     assert words(found["MantaNothingAnswered"]["expr"], "outcome") == unanswered
+    refused = {RequestOutcome.CLIENT_ERROR, RequestOutcome.RATE_LIMITED, RequestOutcome.OK}
+    assert words(found["MantaAllRefused"]["expr"], "outcome") == refused
     assert words(found["MantaCanaryRolledBack"]["expr"], "phase") == {Phase.ROLLED_BACK}
     assert words(found["MantaRolloutStuck"]["expr"], "phase") == {Phase.HELD, Phase.PAUSED, Phase.WAITING}
     assert words(rules["manta:retrieval_failed:ratio5m"], "stage") <= set(STAGES)
@@ -193,6 +195,7 @@ def test_how_long_a_rollout_may_stand_and_how_few_requests_count_are_values() ->
     assert [name for name, rule in found.items() if ">= 42" in rule["expr"]] == [
         "MantaRequestsFail",
         "MantaNothingAnswered",
+        "MantaAllRefused",
         "MantaVariantFails",
         "MantaRetries",
         "MantaLimitsHit",

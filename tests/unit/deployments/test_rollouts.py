@@ -177,8 +177,35 @@ async def test_a_watch_notices_that_a_replica_fell_silent(monkeypatch: pytest.Mo
     monkeypatch.setattr(rollouts_module, "TTL_S", 0.004)  # it looks again every eighth of this
     clock.now_s += 1.0
     watching = await watch(it, await it.status())
-    clock.now_s += TTL_S
+    for _ in range(4):
+        clock.now_s += TTL_S / 4
+        await asyncio.sleep(0.01)
     assert ids(await asyncio.wait_for(watching, 1)) == []
+
+
+async def test_a_process_that_stood_still_gives_up_nobody_whom_it_could_not_hear() -> None:
+    clock = FakeClock()
+    it = await made(clock)
+    await it.heartbeat(entry("r1"), 1)
+    clock.now_s += 60.0
+    assert ids(await it.status()) == ["r1"]
+    for _ in range(4):
+        clock.now_s += TTL_S / 4 + 0.1
+        found = ids(await it.status())
+    assert found == []  # it has said nothing since
+
+
+async def test_a_store_that_takes_long_takes_no_time_from_those_who_are_to_be_heard() -> None:
+    class SlowState(MemoryState):
+        async def get(self, key: str) -> bytes | None:
+            clock.now_s += 2 * TTL_S
+            return await super().get(key)
+
+    clock = FakeClock()
+    it = await World(clock, state=SlowState()).start(config())
+    assert not (await it.status()).is_complete
+    clock.now_s += TTL_S + 0.1
+    assert (await it.status()).is_complete
 
 
 async def test_a_restart_is_another_epoch_and_incomplete_until_everybody_could_be_heard() -> None:

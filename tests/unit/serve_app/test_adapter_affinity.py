@@ -104,7 +104,7 @@ def test_reports_say_what_is_loaded_now() -> None:
     assert chosen(made, POINTS[0]) == "r2"
     made.remove(made.replicas["r2"])
     made.remove(made.replicas["r1"])
-    assert made._holders == {}
+    assert made._holders._by_adapter == {}
 
 
 def test_requests_without_an_adapter_go_where_they_went() -> None:

@@ -178,6 +178,18 @@ async def test_a_request_does_not_wait_for_a_replica_whose_heartbeats_stopped(is
     assert outcomes(it)[Outcome.UNREACHABLE] == 1
 
 
+async def test_a_request_in_whose_course_replicas_fall_silent_is_not_handed_to_all_of_them() -> None:
+    it = made(*[FakeResponse((asyncio.Event(),)) for _ in range(3)], OK, replicas=4)
+    asking, left = asyncio.create_task(relay(it)), [f"r{i}" for i in range(4)]
+    for version in (2, 3):
+        await turns()
+        left.remove(upstream_of(it).asked[-1].removeprefix("http://"))
+        it.update(snapshot(*map(entry, left), version=version, routing=it.view.document))
+    with pytest.raises(Unavailable):
+        await asking
+    assert (asked(it), leases_of(it)) == (2, 0)
+
+
 async def test_a_client_that_leaves_frees_the_one_place_of_a_replica_on_trial() -> None:
     it = made(UNREACHED, FakeResponse((asyncio.Event(),)), OK, replicas=1)
     asking = asyncio.create_task(relay(it))

@@ -186,6 +186,28 @@ def test_all_may_be_left_alone_that_cannot_be_reached() -> None:
     assert seen.pool.can_take(*STABLE[:2])
 
 
+def test_one_of_those_that_cannot_be_reached_is_tried_now_and_then_however_long_they_were_to_be_left_alone() -> None:
+    seen = Seen("r1", "r2")
+    for _ in range(6):  # an outage, after which both would be left alone as long as can be
+        seen.clock.now_s += CONFIG.max_s
+        for replica_id in ("r1", "r2"):
+            seen.ends(replica_id, Outcome.UNREACHABLE)
+    assert set(seen.pool.ejected()) == {"r1", "r2"}
+    assert not seen.pool.can_take(*STABLE[:2])
+    seen.clock.now_s += CONFIG.base_s
+    probe = seen.pool.try_lease(STABLE, prefix="k")
+    assert probe is not None
+    assert seen.pool.try_lease(STABLE, prefix="k") is None  # one request at a time
+    seen.pool.judge(probe, Outcome.UNREACHABLE)
+    probe.release()
+    assert not seen.pool.can_take(*STABLE[:2])
+    seen.clock.now_s += CONFIG.base_s
+    probe = seen.pool.try_lease(STABLE, prefix="k")
+    assert probe is not None
+    seen.pool.begin(probe)
+    assert seen.pool.try_lease(STABLE, prefix="k") is not None
+
+
 def test_a_lease_hears_that_its_replica_is_lost_once() -> None:
     seen = Seen("r1", "r2")
     lease, ended = seen.lease("r1"), seen.lease("r1")

@@ -121,8 +121,14 @@ class Made:
     directory: FakeDirectory
 
 
-def made(*, drain_timeout_s: float = 60.0, error: Exception | None = None, config: VariantConfig = CONFIG) -> Made:
-    engine, directory = FakeEngine(error), FakeDirectory()
+def made(
+    *,
+    drain_timeout_s: float = 60.0,
+    error: Exception | None = None,
+    config: VariantConfig = CONFIG,
+    directory: FakeDirectory | None = None,
+) -> Made:
+    engine, directory = FakeEngine(error), directory or FakeDirectory()
     engine.may_start.set()
     config = config.model_copy(update={"drain_timeout_s": drain_timeout_s})
     return Made(LlmReplica(IDENTITY, config, engine=engine, directory=directory, drain_margin_s=0.01), engine, directory)
@@ -301,6 +307,26 @@ async def test_a_replica_that_no_longer_tells_is_unhealthy(monkeypatch: pytest.M
     with pytest.raises(RuntimeError, match="no longer tells the directory"):
         await it.replica.check_health()
     assert it.replica._heart.exception() is not None
+    await it.replica.stop()
+
+
+async def test_a_heartbeat_that_is_lost_does_not_hold_up_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lossy(FakeDirectory):
+        async def heartbeat(self, entry: ReplicaEntry, seq: int) -> None:
+            if seq in lost:
+                await asyncio.Event().wait()
+            await super().heartbeat(entry, seq)
+
+    monkeypatch.setattr(replica_module, "HEARTBEAT_S", 0.001)
+    lost = {3, 5}
+    it = made(directory=Lossy())
+    it.engine.may_start.set()
+    await it.replica.start()
+    await until(lambda: len(it.directory.seqs) >= 10)
+    assert not lost & set(it.directory.seqs)
+    lost |= set(range(it.directory.seqs[-1] + 1, 10_000))
+    await asyncio.sleep(0.05)
+    assert len(asyncio.all_tasks()) < 20  # a directory that hangs is not sent ever more
     await it.replica.stop()
 
 
