@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from serve_app.documents.blobs import BlobStore
 from serve_app.documents.errors import UnknownObject
 from serve_app.documents.records import (
+    NS,
     BatchRecord,
     FileRecord,
     Record,
     StoreFileRecord,
     StoreRecord,
     from_json,
+    id_order,
     to_json,
 )
 
 AT_A_TIME = 16
+ORPHAN_NS = 3600 * NS
 # What else lies there was put there by somebody else, and is never touched.
 OURS = re.compile(
     r"files/file-[0-9a-f]{24}/(record\.json|content)"
@@ -63,7 +66,7 @@ class Registry:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def load(self) -> None:
-        """Read every record; what a crash left without its record is cleared away."""
+        """Read every record; what a crash left without its record an hour ago or more is cleared away."""
         keys = [key for key in await self._blobs.keys() if OURS.fullmatch(key)]
         turns = asyncio.Semaphore(AT_A_TIME)
 
@@ -197,8 +200,13 @@ class Registry:
         )
 
     def _orphans(self, keys: Sequence[str]) -> list[str]:
-        """Return the keys of contents without a record, and of parts of stores without one: nobody was told of them."""
-        return [key for key in keys if not self._is_known(key.split("/"))]
+        """Return the keys of contents without a record, and of parts of stores without one: nobody was told of them.
+
+        Young ones are left: while an upgrade has two clusters the service of the other one may be about to write the record.
+        """
+        before_ns = self._now_ns() - ORPHAN_NS
+        unknown = (key for key in keys if not self._is_known(key.split("/")))
+        return [key for key in unknown if id_order(key.split("/")[1])[0] < before_ns]
 
     def _is_known(self, parts: Sequence[str]) -> bool:
         return parts[1] in (self._files if parts[0] == "files" else self._stores)

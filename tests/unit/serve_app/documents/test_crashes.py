@@ -16,11 +16,12 @@ import pytest
 from serve_app.documents.contract import Upload
 from serve_app.documents.errors import UnknownObject
 from serve_app.documents.pages import Page
-from serve_app.documents.records import BatchMember, Chunking, StoreFileRecord, new_id, to_json
+from serve_app.documents.records import NS, BatchMember, Chunking, StoreFileRecord, new_id, to_json
+from serve_app.documents.registry import ORPHAN_NS
 from serve_app.documents.requests import NewStore, Search
 from serve_app.documents.service import DocumentService
 from serve_app.documents.worker import MOST_BEGUN
-from tests.unit.serve_app.documents.platform import Crash, LetterEmbedder, MemoryBlobs, made, settled
+from tests.unit.serve_app.documents.platform import START_NS, Clock, Crash, LetterEmbedder, MemoryBlobs, made, settled
 
 OWLS = Upload("owls.txt", "assistants", b"Owls hunt at night in forests.")
 BEES = Upload("bees.txt", "assistants", b"Bees dance.")
@@ -103,6 +104,7 @@ async def crash_after(folder: Path, blobs: MemoryBlobs, act: Act) -> Names:
     return names
 
 
+LATER = Clock(START_NS + ORPHAN_NS + NS)  # when what has no record is an orphan for certain
 ACTS = [upload, make_store, add_batch, remove, delete_upload, relabel, add_again]
 
 
@@ -111,7 +113,7 @@ async def test_nothing_acknowledged_is_lost(tmp_path: Path, act: Act) -> None:
     for writes in itertools.count():
         folder, blobs = tmp_path / str(writes), MemoryBlobs(survives=writes)
         names = await crash_after(folder, blobs, act)
-        service = made(folder, blobs=MemoryBlobs(blobs.objects))
+        service = made(folder, blobs=MemoryBlobs(blobs.objects), clock=LATER)
         await service.open()
         await check(service, names)
         await require_no_leftovers(service, folder, blobs)
@@ -167,7 +169,7 @@ async def test_a_store_whose_deletion_began_is_deleted_wherever_the_process_ends
     for writes in itertools.count(12):
         folder, blobs = tmp_path / str(writes), MemoryBlobs(survives=writes)
         names = await crash_after(folder, blobs, delete_store)
-        service = made(folder, blobs=MemoryBlobs(blobs.objects))
+        service = made(folder, blobs=MemoryBlobs(blobs.objects), clock=LATER)
         await service.open()
         left = [key for key in [*blobs.objects, *names_below(folder)] for name in names.removed if name in key]
         is_whole = [store["id"] for store in (await service.stores("ann", Page()))["data"]] == names.removed
@@ -210,3 +212,14 @@ async def test_what_a_crash_left_without_a_record_is_cleared_away(tmp_path: Path
     await service.open()
     await service.close()
     assert blobs.objects == foreign
+
+
+async def test_an_upload_whose_record_another_cluster_is_about_to_write_is_left_alone(tmp_path: Path) -> None:
+    blobs = MemoryBlobs(survives=1)
+    names = await crash_after(tmp_path, blobs, upload)  # its content is written, its record is not
+    assert names.files == []
+    before = dict(blobs.objects)
+    service = made(tmp_path, blobs=MemoryBlobs(blobs.objects))
+    await service.open()
+    await service.close()
+    assert blobs.objects == before != {}
