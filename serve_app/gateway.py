@@ -51,6 +51,7 @@ class Gateway:
         self.needs = Needs(self.pool, clock=clock)
         self.pool.room.on_wait = self._make_place
         self.version: tuple[str, int] = ("", -1)
+        self.updated_s = clock()
         self._routing = self._traffic = ""
         self._relay = Relay(
             upstream=upstream,
@@ -72,6 +73,7 @@ class Gateway:
             self._split(snapshot.traffic)
         self.pool.update(snapshot.replicas, is_complete=snapshot.is_complete)
         self.version = (snapshot.epoch, snapshot.version)
+        self.updated_s = self.attempts.clock()
 
     def _route(self, routing: str) -> None:
         self._routing = routing

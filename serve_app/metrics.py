@@ -115,6 +115,12 @@ EJECTIONS = Metric(
 EJECTED_REPLICAS = Metric(
     "manta_ejected_replicas_count", "gauge", "Replicas that a Router leaves alone now, after a failure.", ("model", "variant")
 )
+DIRECTORY_AGE_SECONDS = Metric(
+    "manta_directory_age_seconds",
+    "gauge",
+    "Seconds since a Router has heard from Rollouts which replicas there are and how traffic is split; up to 20 without news.",
+    (),
+)
 RETRIES_REFUSED = Metric(
     "manta_retries_refused_total",
     "counter",
@@ -162,6 +168,7 @@ ROUTER = (
     STREAMS_CONTINUED,
     EJECTIONS,
     EJECTED_REPLICAS,
+    DIRECTORY_AGE_SECONDS,
     RETRIES_REFUSED,
     HEDGES,
     SHED,

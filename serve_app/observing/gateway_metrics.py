@@ -33,6 +33,8 @@ class GatewayMetrics(Collector):
         yield _gauge(metrics.EXPECTED_WAIT_SECONDS, none | self._gateway.pool.room.expected_waits_s(PRIORITY))
         yield _counter(metrics.EJECTIONS, self._gateway.pool.ejections.items())
         yield _gauge(metrics.EJECTED_REPLICAS, none | self._gateway.pool.ejected_by_variant())
+        age_s = self._gateway.attempts.clock() - self._gateway.updated_s
+        yield GaugeMetricFamily(metrics.DIRECTORY_AGE_SECONDS.name, metrics.DIRECTORY_AGE_SECONDS.help, value=age_s)
         refused = self._gateway.budgets.refused
         yield _counter(metrics.RETRIES_REFUSED, (((model,), count) for model, count in refused.items()))
         yield _counter(metrics.HEDGES, self._gateway.hedges.counts.items())

@@ -65,6 +65,16 @@ async def test_streams_that_went_on_elsewhere_are_counted() -> None:
     assert registry.get_sample_value("manta_streams_continued_total", {"model": "chat"}) == 2
 
 
+async def test_how_long_ago_a_router_heard_from_rollouts_shows() -> None:
+    clock = FakeClock()
+    watched = Watched(gateway(clock=clock))
+    clock.now_s += 70.0  # since it began
+    assert watched.registry.get_sample_value("manta_directory_age_seconds") == 70.0
+    watched.inference.gateway.update(snapshot(entry("r1")))
+    clock.now_s += 3.0
+    assert watched.registry.get_sample_value("manta_directory_age_seconds") == 3.0
+
+
 async def test_what_is_open_shows_while_it_is() -> None:
     clock, gate = FakeClock(), asyncio.Event()
     watched = Watched(gateway(streamed(word("a"), gate, END), clock=clock))
