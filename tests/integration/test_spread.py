@@ -26,7 +26,7 @@ def config(replicas: int) -> dict[str, Any]:
 def nodes(platform: EnginePlatform, app: str, *, state: str) -> list[str]:
     """Return the nodes of an application's replicas."""
     deployments = platform.cluster.applications()[app]["deployments"].values()
-    return [each["node_id"] for deployment in deployments for each in deployment["replicas"] if each["state"] == state]
+    return [each.get("node_id", "") for deployment in deployments for each in deployment["replicas"] if each["state"] == state]
 
 
 def wait_for(platform: EnginePlatform, app: str, replicas: int) -> None:
