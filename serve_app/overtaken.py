@@ -163,10 +163,9 @@ class Overtaken:
                     is_overtaken = rescues > 0 and _is_overtaken(wait, replica.marks, variant.marks, now_s=now_s)
                     rescues -= is_overtaken
                     del waits[wait]  # once is enough
+                    # Nothing overtook it, or it has no place or budget yet: others have their turn first.
                     if not (is_overtaken and wait.rescue()):
-                        waits[wait] = (
-                            None  # others have their turn first: nothing overtook it, or it has no place or budget yet
-                        )
+                        waits[wait] = None
 
     def _look_later(self) -> None:
         if self._timer is None:

@@ -64,7 +64,7 @@ class Replica:
                 lease.lose()
 
 
-def first_unreachable(replicas: Iterable[Replica]) -> list[Replica]:
-    """Return, of the ready ones that are left alone because they cannot be reached, the one whose time ends first; or none."""
+def first_unreachable(replicas: Iterable[Replica]) -> Replica | None:
+    """Return, of the ready ones that are left alone because they cannot be reached, the one whose time ends first; or None."""
     out = (r for r in replicas if r.is_ready and r.health.is_unreachable)
-    return sorted(out, key=lambda r: r.health.until_s)[:1]
+    return min(out, key=lambda r: r.health.until_s, default=None)

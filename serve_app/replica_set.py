@@ -294,6 +294,6 @@ class ReplicaSet:
             self._follow(replica)
         if not self._counted and not self._on_trial and now_s - self._ejected_s >= self.ejection.base_s:
             self._ejected_s = now_s
-            for replica in first_unreachable(self.replicas.values()):
-                replica.health.end_ejection(now_s)
-                self._follow(replica)
+            if (first := first_unreachable(self.replicas.values())) is not None:
+                first.health.end_ejection(now_s)
+                self._follow(first)
